@@ -1,0 +1,1 @@
+"""nearest: vector search in production, from a laptop to a cluster."""

@@ -1,0 +1,839 @@
+"""What the parts of nearest promise each other: data, stores, embedders, readers, chunkers.
+
+Everything else is written against this file. A store implements the underscored methods of `Store`;
+the public ones validate once, for all stores, before anything reaches a database.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nearest import filters, fusion
+from nearest.errors import InvalidDocument, InvalidInput, InvalidQuery, InvalidRecord, UnsupportedError
+from nearest.filters import Filter
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Float32 = NDArray[np.float32]
+Metric = Literal["cosine", "dot", "l2"]
+FieldKind = Literal["keyword", "integer", "float", "bool", "datetime"]
+QuantizationKind = Literal["none", "scalar", "product", "binary"]
+FusionMethod = Literal["normalized", "rrf"]
+
+MAX_ID_LENGTH = 512
+MAX_K = 10_000
+MAX_NESTING = 64
+_INT64 = range(-(2**63), 2**63)
+
+
+# --- documents and chunks --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a user adds.
+
+    id: 1 to 512 characters. text: not empty. metadata: a JSON object (string keys; strings, finite
+    numbers within 64 bits, booleans, null, lists and objects); `where` conditions are about it.
+    """
+
+    id: str
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_document(document: Document) -> None:
+    """Raises InvalidDocument, naming the document and the fault."""
+    try:
+        check_id(document.id)
+        if not isinstance(document.text, str):
+            raise InvalidInput(f"text must be a string, got {type(document.text).__name__}")
+        if not document.text.strip():
+            raise InvalidInput("text is empty; give it something to index")
+        check_json_object(document.metadata, "metadata")
+        # A lone surrogate is legal in a str but not in UTF-8, and so in no database.
+        document.text.encode()
+    except InvalidInput as error:
+        raise InvalidDocument(f"document {_short(document.id)}: {error}") from None
+    except UnicodeEncodeError:
+        raise InvalidDocument(
+            f"document {_short(document.id)}: text holds a lone surrogate; decode the source with the right encoding"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A passage of a document: `document.text[start:end]`, which is `text`.
+
+    ordinal: its place among the document's chunks, from 0. Spans come in order and, overlaps aside,
+    cover the text, so that the chunks of a document give its text back.
+    """
+
+    text: str
+    start: int
+    end: int
+    ordinal: int
+
+
+# --- schema ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSpec:
+    """A named vector field. dim: its dimension d. multi: each record holds (t, d), compared by MaxSim."""
+
+    dim: int
+    metric: Metric = "cosine"
+    multi: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.dim, int) or not 1 <= self.dim <= 65_536:
+            raise InvalidInput(f"dim must be an integer from 1 to 65536, got {self.dim!r}")
+        if self.metric not in ("cosine", "dot", "l2"):
+            raise InvalidInput(f"metric must be cosine, dot or l2, got {self.metric!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class IndexParams:
+    """How vectors are indexed.
+
+    m, ef_construct, ef: HNSW (Malkov and Yashunin, 2016): links a node, candidates while building and
+    while searching. quantization: `scalar` is int8, `product` is 16x, `binary` is one bit a dimension;
+    with `rescore`, `oversampling` times k candidates are compared again by their full vectors.
+    """
+
+    m: int = 16
+    ef_construct: int = 128
+    ef: int = 100
+    quantization: QuantizationKind = "none"
+    rescore: bool = True
+    oversampling: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("m", "ef_construct", "ef"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not 1 <= value <= 10_000:
+                raise InvalidInput(f"{name} must be an integer from 1 to 10000, got {value!r}")
+        if self.quantization not in ("none", "scalar", "product", "binary"):
+            raise InvalidInput(f"quantization must be none, scalar, product or binary, got {self.quantization!r}")
+        if not 1.0 <= self.oversampling <= 100.0:
+            raise InvalidInput(f"oversampling must be from 1 to 100, got {self.oversampling!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a collection's records hold.
+
+    vectors: dense and multi-vector fields by name. sparse: names of sparse fields (inner product).
+    text: the payload field that BM25 searches, if any. language: its stemming and stop words.
+    fields: payload fields (dotted paths) that are indexed for filters, with their kinds; a record whose
+    value there is of another kind is refused. index: how dense vectors are indexed.
+    """
+
+    vectors: Mapping[str, VectorSpec] = field(default_factory=dict)
+    sparse: tuple[str, ...] = ()
+    text: str | None = None
+    language: str = "english"
+    fields: Mapping[str, FieldKind] = field(default_factory=dict)
+    index: IndexParams = field(default_factory=IndexParams)
+
+    def __post_init__(self) -> None:
+        names = [*self.vectors, *self.sparse]
+        if not names and self.text is None:
+            raise InvalidInput("a schema needs at least one vector, sparse vector or text field")
+        if len(set(names)) != len(names) or not all(isinstance(n, str) and n for n in names):
+            raise InvalidInput(f"vector names must be distinct and not empty, got {names}")
+        for path, kind in self.fields.items():
+            if not path or not all(path.split(".")):
+                raise InvalidInput(f"fields: {path!r} has an empty part")
+            if kind not in ("keyword", "integer", "float", "bool", "datetime"):
+                raise InvalidInput(
+                    f"fields.{path}: kind must be keyword, integer, float, bool or datetime, got {kind!r}"
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "vectors": {n: {"dim": v.dim, "metric": v.metric, "multi": v.multi} for n, v in self.vectors.items()},
+            "sparse": list(self.sparse),
+            "text": self.text,
+            "language": self.language,
+            "fields": dict(self.fields),
+            "index": {name: getattr(self.index, name) for name in IndexParams.__slots__},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            vectors={n: VectorSpec(**v) for n, v in data["vectors"].items()},
+            sparse=tuple(data["sparse"]),
+            text=data["text"],
+            language=data["language"],
+            fields=dict(data["fields"]),
+            index=IndexParams(**data["index"]),
+        )
+
+
+# --- records, queries, hits ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    """indices: uint32, distinct. values: float32, as many, finite."""
+
+    indices: NDArray[np.uint32]
+    values: Float32
+
+
+Vector = Float32 | SparseVector
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a store holds. Under cosine a dense vector comes back at unit length, on every store.
+
+    A record of the write path is a chunk; `document_id`, `text` and `metadata` read its payload.
+    """
+
+    id: str
+    vectors: Mapping[str, Any] = field(default_factory=dict)
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def document_id(self) -> str | None:
+        return self.payload.get("document_id")
+
+    @property
+    def text(self) -> str:
+        return str(self.payload.get("text", ""))
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        metadata: Mapping[str, Any] = self.payload.get("metadata", {})
+        return metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Hit(Record):
+    """One scored result; a higher score is better on every store.
+
+    score: cosine in [-1, 1]; the inner product for dot and sparse; the negated Euclidean distance for
+    l2; the sum over query vectors of the best score for multi-vectors; BM25 for text; in [0, 1] for
+    fusion by normalized scores. explain: how the score came about, where it was asked for.
+    """
+
+    score: float = 0.0
+    explain: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """Nearest to a vector (d,), or to a multi-vector (t, d) where the field holds those."""
+
+    vector: ArrayLike
+    using: str = "dense"
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    vector: SparseVector
+    using: str = "sparse"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """BM25 over the schema's text field. A text without a searchable word finds nothing."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """Several searches as one ranking; each contributes its best `candidates`."""
+
+    parts: tuple[Dense | Sparse | Text, ...]
+    method: FusionMethod = "normalized"
+    weights: tuple[float, ...] | None = None
+    candidates: int = 100
+    rrf_k: int = fusion.RRF_K
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A search. find: what to rank by. k: hits at most, 1 to 10,000. where: the condition all satisfy.
+
+    ef: HNSW candidates, instead of the schema's. exact: no approximation. explain: fill `Hit.explain`.
+    """
+
+    find: Dense | Sparse | Text | Fused
+    k: int = 10
+    where: Filter | None = None
+    with_payload: bool = True
+    with_vectors: bool = False
+    ef: int | None = None
+    exact: bool = False
+    explain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Part of a scan. cursor: where the next page starts; None after the last."""
+
+    records: list[Record]
+    cursor: str | None
+
+
+# --- capabilities ----------------------------------------------------------------------------------
+
+
+Feature = Literal[
+    "dense", "sparse", "multi_vector", "named_vectors", "text", "native_fusion",
+    "cosine", "dot", "l2", "hnsw", "scalar", "product", "binary", "payload_index", "durable", "exact",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Something that does not hold yet. why: `ours`, `upstream` or `never`; test: the suite's test it fails."""
+
+    test: str
+    why: Literal["ours", "upstream", "never"]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a store can do. Using what is absent raises UnsupportedError.
+
+    features: see `Feature`; `exact` means that `Query.exact` is honoured. filters: operators that run
+    natively and exactly on any field; others are completed by `layers.residual`. read_your_writes: a
+    search after `upsert` returned sees it; if false, `wait()` makes it so. max_batch: records an upsert.
+    """
+
+    features: frozenset[Feature]
+    filters: frozenset[str]
+    read_your_writes: bool = True
+    max_batch: int = 10_000
+
+    def __contains__(self, feature: str) -> bool:
+        return feature in self.features
+
+
+# --- stores ----------------------------------------------------------------------------------------
+
+
+class Store(ABC):
+    """An adapter to one vector database, and one collection in it.
+
+    Every call is safe to repeat. A store may be used from several threads.
+    """
+
+    capabilities: ClassVar[Capabilities]
+    schema: Schema
+
+    # What callers use. Validated here, once; see `Record`, `Query` and `filters` for what is refused.
+
+    def upsert(self, records: Iterable[Record]) -> None:
+        """Write whole records, replacing those of the same id; the last of two equal ids wins.
+
+        Vectors are converted to float32. Raises InvalidRecord before anything is written for an id that
+        is not 1 to 512 characters, an unknown or missing vector name, a wrong dimension, NaN or infinity,
+        a zero vector under cosine, or a payload that is not JSON or not as the schema declares.
+        """
+        checked = {record.id: record for record in (check_record(self.schema, r) for r in records)}
+        batch = list(checked.values())
+        for start in range(0, len(batch), self.capabilities.max_batch):
+            self._upsert(batch[start : start + self.capabilities.max_batch])
+
+    def delete(self, ids: Iterable[str]) -> None:
+        """Remove records; an unknown id does nothing."""
+        wanted = _ids(ids)
+        if wanted:
+            self._delete(wanted)
+
+    def delete_where(self, where: Mapping[str, Any] | Filter) -> None:
+        """Remove the records that satisfy a condition; it must not be None."""
+        condition = filters.parse(where)
+        if condition is None:
+            raise InvalidQuery("delete_where needs a condition; delete the collection to remove everything")
+        self.check_filter(condition)
+        self._delete_where(condition)
+
+    def get(self, ids: Iterable[str], *, with_vectors: bool = False) -> list[Record]:
+        """Records in the order asked for, without those that are not there."""
+        wanted = _ids(ids)
+        found = {record.id: record for record in self._get(wanted, with_vectors)} if wanted else {}
+        return [found[i] for i in wanted if i in found]
+
+    def count(self, where: Mapping[str, Any] | Filter | None = None) -> int:
+        """How many records satisfy a condition, exactly."""
+        condition = filters.parse(where)
+        self.check_filter(condition)
+        return self._count(condition)
+
+    def scan(
+        self,
+        cursor: str | None = None,
+        *,
+        limit: int = 1000,
+        where: Mapping[str, Any] | Filter | None = None,
+        with_vectors: bool = False,
+    ) -> Page:
+        """The next `limit` records from a cursor; every record comes once, in a stable order."""
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+            raise InvalidQuery(f"limit must be a positive integer, got {limit!r}")
+        condition = filters.parse(where)
+        self.check_filter(condition)
+        return self._scan(cursor, limit, condition, with_vectors)
+
+    def scan_all(
+        self, *, where: Mapping[str, Any] | Filter | None = None, with_vectors: bool = False
+    ) -> Iterator[Record]:
+        """Every record, page by page."""
+        cursor: str | None = None
+        while True:
+            page = self.scan(cursor, where=where, with_vectors=with_vectors)
+            yield from page.records
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    def search(self, query: Query) -> list[Hit]:
+        """At most k hits by falling score, ties by id."""
+        return self.search_many([query])[0]
+
+    def search_many(self, queries: Sequence[Query]) -> list[list[Hit]]:
+        """One list of hits a query, in their order; one round trip where the database can."""
+        checked = [self.check_query(query) for query in queries]
+        return self._search_many(checked) if checked else []
+
+    def optimize(self) -> None:  # noqa: B027 -- optional
+        """Build indexes that are due. Searches are right without it, only slower."""
+
+    def flush(self) -> None:  # noqa: B027 -- optional
+        """Make everything acknowledged survive a power cut, not just the end of the process."""
+
+    def wait(self) -> None:  # noqa: B027 -- optional
+        """Return when everything written before is visible to searches."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the collection; repeating it does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # What a store says of itself beyond `capabilities`.
+
+    def filter_support(self, comparison: filters.Comparison) -> filters.Support:
+        """How this store runs one comparison natively, given its schema."""
+        return "exact" if comparison.op in self.capabilities.filters else "none"
+
+    def check_filter(self, condition: Filter | None) -> None:
+        """Raises UnsupportedError for what this store cannot run exactly (`Loose` is never checked)."""
+        for node in _strict_comparisons(condition):
+            if self.filter_support(node) != "exact":
+                path = ".".join(node.path)
+                raise UnsupportedError(
+                    f"this store cannot evaluate {node.op} on {path!r} exactly; "
+                    "wrap it in layers.residual.Residual to complete it", op=node.op, path=path)  # fmt: skip
+
+    def check_query(self, query: Query) -> Query:
+        """The query with its vectors as float32; raises InvalidQuery or UnsupportedError."""
+        if not isinstance(query.k, int) or isinstance(query.k, bool) or not 1 <= query.k <= MAX_K:
+            raise InvalidQuery(f"k must be an integer from 1 to {MAX_K}, got {query.k!r}")
+        if query.ef is not None and (not isinstance(query.ef, int) or query.ef < 1):
+            raise InvalidQuery(f"ef must be a positive integer, got {query.ef!r}")
+        if query.exact:
+            self._need("exact", "exact search")
+        self.check_filter(query.where)
+        if isinstance(query.find, Fused):
+            return replace(query, find=self._check_fused(query.find))
+        return replace(query, find=self._check_part(query.find))
+
+    def _check_part(self, find: Dense | Sparse | Text) -> Dense | Sparse | Text:
+        match find:
+            case Dense(vector, using):
+                spec = self.schema.vectors.get(using)
+                if spec is None:
+                    raise InvalidQuery(f"no vector named {using!r}; the schema has {sorted(self.schema.vectors)}")
+                try:
+                    return Dense(check_vector(spec, vector), using)
+                except InvalidInput as error:
+                    raise InvalidQuery(f"query vector {using!r}: {error}") from None
+            case Sparse(vector, using):
+                self._need("sparse", "sparse vectors")
+                if using not in self.schema.sparse:
+                    raise InvalidQuery(f"no sparse vector named {using!r}; the schema has {list(self.schema.sparse)}")
+                try:
+                    return Sparse(check_sparse(vector), using)
+                except InvalidInput as error:
+                    raise InvalidQuery(f"query vector {using!r}: {error}") from None
+            case Text(text):
+                self._need("text", "BM25 search")
+                if self.schema.text is None:
+                    raise InvalidQuery("the schema declares no text field to search")
+                if not isinstance(text, str) or not text.strip():
+                    raise InvalidQuery("the query text is empty")
+                return find
+        raise InvalidQuery(f"find must be Dense, Sparse, Text or Fused, got {type(find).__name__}")
+
+    def _check_fused(self, find: Fused) -> Fused:
+        if not find.parts:
+            raise InvalidQuery("a fused query needs at least one part")
+        if find.method not in ("normalized", "rrf"):
+            raise InvalidQuery(f"fusion must be normalized or rrf, got {find.method!r}")
+        if not isinstance(find.candidates, int) or not 1 <= find.candidates <= MAX_K:
+            raise InvalidQuery(f"candidates must be an integer from 1 to {MAX_K}, got {find.candidates!r}")
+        if find.weights is not None:
+            if len(find.weights) != len(find.parts):
+                raise InvalidQuery(f"{len(find.parts)} parts need as many weights, got {len(find.weights)}")
+            if not all(math.isfinite(w) and w >= 0 for w in find.weights) or sum(find.weights) <= 0:
+                raise InvalidQuery(f"weights must be 0 or more and not all 0, got {find.weights}")
+        return replace(find, parts=tuple(self._check_part(part) for part in find.parts))
+
+    def _need(self, feature: Feature, words: str) -> None:
+        if feature not in self.capabilities:
+            raise UnsupportedError(f"this store has no {words}", feature=feature)
+
+    # What a store implements. Everything it is given has been checked.
+
+    @abstractmethod
+    def _upsert(self, records: list[Record]) -> None: ...
+
+    @abstractmethod
+    def _delete(self, ids: list[str]) -> None: ...
+
+    @abstractmethod
+    def _delete_where(self, where: Filter) -> None: ...
+
+    @abstractmethod
+    def _get(self, ids: list[str], with_vectors: bool) -> list[Record]: ...
+
+    @abstractmethod
+    def _count(self, where: Filter | None) -> int: ...
+
+    @abstractmethod
+    def _scan(self, cursor: str | None, limit: int, where: Filter | None, with_vectors: bool) -> Page: ...
+
+    @abstractmethod
+    def _search_many(self, queries: list[Query]) -> list[list[Hit]]: ...
+
+
+def check_schema(schema: Schema, capabilities: Capabilities) -> None:
+    """Raises UnsupportedError if a store with these capabilities cannot hold such a collection."""
+
+    def need(feature: Feature, words: str) -> None:
+        if feature not in capabilities:
+            raise UnsupportedError(f"this store has no {words}", feature=feature)
+
+    for name, spec in schema.vectors.items():
+        need("dense", "dense vectors")
+        need(spec.metric, f"{spec.metric} metric (vector {name!r})")
+        if spec.multi:
+            need("multi_vector", f"multi-vectors (vector {name!r})")
+    if len(schema.vectors) > 1:
+        need("named_vectors", "several named vectors")
+    if schema.sparse:
+        need("sparse", "sparse vectors")
+    if schema.text is not None:
+        need("text", "BM25 search")
+    if schema.index.quantization != "none":
+        need(schema.index.quantization, f"{schema.index.quantization} quantization")
+
+
+def fused_search(store: Store, queries: Sequence[Query]) -> list[list[Hit]]:
+    """`Fused` queries on a store that cannot fuse: one batch for all parts, then fusion here.
+
+    `explain` holds each part's rank (from 1) and score.
+    """
+    singles: list[Query] = []
+    for query in queries:
+        assert isinstance(query.find, Fused)
+        depth = max(query.find.candidates, query.k)
+        singles += [replace(query, find=part, k=depth, explain=False) for part in query.find.parts]
+    answers = iter(store.search_many(singles))
+    fused: list[list[Hit]] = []
+    for query in queries:
+        assert isinstance(query.find, Fused)
+        lists = [next(answers) for _ in query.find.parts]
+        hits = {hit.id: hit for hits in lists for hit in hits}
+        rankings = [[(hit.id, hit.score) for hit in part] for part in lists]
+        ranked = fusion.fuse(rankings, query.find.method, query.find.weights, query.find.rrf_k)[: query.k]
+        parts = explain_parts(query.find, rankings) if query.explain else None
+        fused.append([replace(hits[i], score=s, explain=parts and parts.get(i)) for i, s in ranked])
+    return fused
+
+
+def explain_parts(find: Fused, rankings: Sequence[fusion.Ranking[Any]]) -> dict[Any, dict[str, Any]]:
+    """For each id its rank and score in every part that found it, keyed by the part's kind."""
+    told: dict[Any, dict[str, Any]] = {}
+    for part, ranking in zip(find.parts, rankings, strict=True):
+        for rank, (item, score) in enumerate(ranking, 1):
+            told.setdefault(item, {})[part_name(part)] = {"rank": rank, "score": score}
+    return told
+
+
+def part_name(part: Dense | Sparse | Text) -> str:
+    match part:
+        case Dense(_, using) | Sparse(_, using):
+            return using
+        case Text():
+            return "lexical"
+
+
+# --- validation ------------------------------------------------------------------------------------
+
+
+def check_id(value: Any) -> str:
+    """Raises InvalidInput unless it is a string of 1 to 512 characters."""
+    if not isinstance(value, str):
+        raise InvalidInput(f"id must be a string, got {type(value).__name__}")
+    if not value:
+        raise InvalidInput("id is empty; give 1 to 512 characters")
+    if len(value) > MAX_ID_LENGTH:
+        raise InvalidInput(f"id has {len(value)} characters; at most {MAX_ID_LENGTH} are allowed")
+    if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+        raise InvalidInput("id holds a lone surrogate; decode it with the right encoding")
+    return value
+
+
+def check_vector(spec: VectorSpec, value: ArrayLike) -> Float32:
+    """The vector as float32, (d,), or (t, d) with t of 1 or more for a multi-vector field."""
+    try:
+        with np.errstate(over="ignore"):
+            vector = np.ascontiguousarray(value, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"not an array of numbers ({error})") from None
+    if spec.multi:
+        if vector.ndim != 2 or vector.shape[0] == 0 or vector.shape[1] != spec.dim:
+            raise InvalidInput(f"has shape {vector.shape}; the schema says (t, {spec.dim}) with t of 1 or more")
+    elif vector.shape != (spec.dim,):
+        if vector.ndim == 1:
+            raise InvalidInput(f"has dimension {vector.shape[0]}; the schema says {spec.dim}")
+        raise InvalidInput(f"has shape {vector.shape}; the schema says ({spec.dim},)")
+    # One pass finds NaN, infinity and overflow to infinity: each makes the squared length non-finite.
+    squared = np.einsum("...i,...i->...", vector, vector, dtype=np.float64)
+    if not np.isfinite(squared).all():
+        raise InvalidInput("holds NaN or infinity (or a number beyond float32)")
+    if spec.metric == "cosine" and not (squared > 0).all():
+        raise InvalidInput("is zero, which has no direction; cosine needs a length above 0")
+    return vector
+
+
+def check_sparse(value: Any) -> SparseVector:
+    if not isinstance(value, SparseVector):
+        raise InvalidInput(f"needs a SparseVector, got {type(value).__name__}")
+    try:
+        indices = np.asarray(value.indices)
+        values = np.asarray(value.values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"not arrays of numbers ({error})") from None
+    if indices.ndim != 1 or indices.shape != values.shape:
+        raise InvalidInput(f"indices {indices.shape} and values {values.shape} must be of one length")
+    if indices.size and (not np.issubdtype(indices.dtype, np.integer) or indices.min() < 0 or indices.max() >= 2**32):
+        raise InvalidInput("indices must be integers from 0 to 2^32 - 1")
+    if np.unique(indices).size != indices.size:
+        raise InvalidInput("indices repeat")
+    if not np.isfinite(values).all():
+        raise InvalidInput("values hold NaN or infinity")
+    order = np.argsort(indices)
+    return SparseVector(indices[order].astype(np.uint32), values[order])
+
+
+def check_record(schema: Schema, record: Record) -> Record:
+    """The record with its vectors converted; raises InvalidRecord, naming the record and the fault."""
+    try:
+        check_id(record.id)
+        missing = [name for name in schema.vectors if name not in record.vectors]
+        if missing:
+            raise InvalidInput(f"lacks vector {missing[0]!r}, which the schema declares")
+        vectors: dict[str, Any] = {}
+        for name, value in record.vectors.items():
+            try:
+                if name in schema.vectors:
+                    vectors[name] = check_vector(schema.vectors[name], value)
+                elif name in schema.sparse:
+                    vectors[name] = check_sparse(value)
+                else:
+                    raise InvalidInput(f"is not in the schema, which has {[*schema.vectors, *schema.sparse]}")
+            except InvalidInput as error:
+                raise InvalidInput(f"vector {name!r} {error}") from None
+        check_json_object(record.payload, "payload")
+        check_fields(schema.fields, record.payload)
+        if schema.text is not None:
+            text = filters.resolve(record.payload, tuple(schema.text.split(".")))
+            if text is not None and not isinstance(text, str):
+                raise InvalidInput(f"payload.{schema.text}: the text field holds {type(text).__name__}, not a string")
+    except InvalidInput as error:
+        raise InvalidRecord(f"record {_short(record.id)}: {error}") from None
+    return Record(record.id, vectors, record.payload)
+
+
+def check_fields(fields: Mapping[str, FieldKind], payload: Mapping[str, Any], where: str = "payload") -> None:
+    """Raises InvalidInput if a declared field holds a value of another kind. Null and lists are fine."""
+    for path, kind in fields.items():
+        value = filters.resolve(payload, tuple(path.split(".")))
+        for item in value if isinstance(value, list | tuple) else (value,):
+            if item is not None and not _of_kind(item, kind):
+                hint = " (RFC 3339, such as 2024-05-31T12:00:00Z)" if kind == "datetime" else ""
+                raise InvalidInput(
+                    f"{where}.{path}: declared as {kind}{hint}, got {type(item).__name__} {_short(item)}"
+                )
+
+
+def _of_kind(item: Any, kind: FieldKind) -> bool:
+    match kind:
+        case "bool":
+            return isinstance(item, bool)
+        case "integer":
+            return isinstance(item, int) and not isinstance(item, bool)
+        case "float":
+            return isinstance(item, int | float) and not isinstance(item, bool)
+        case "keyword":
+            return isinstance(item, str)
+        case "datetime":
+            return isinstance(item, str) and filters.instant(item) is not None
+
+
+def check_json_object(value: Any, name: str) -> None:
+    """Raises InvalidInput, with the path of the fault, unless it is an object that JSON can hold."""
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"{name} must be an object (dict), got {type(value).__name__}")
+    _check_json(value, name, 0)
+
+
+def _check_json(value: Any, at: str, depth: int) -> None:
+    if value is None or value is True or value is False:
+        return
+    if isinstance(value, str):
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise InvalidInput(f"{at} holds a lone surrogate; decode it with the right encoding") from None
+    elif isinstance(value, int):
+        if value not in _INT64:
+            raise InvalidInput(f"{at} holds an integer over 64 bits; store it as a string")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidInput(f"{at} is {value}, which JSON cannot hold; use null")
+    elif depth >= MAX_NESTING:
+        raise InvalidInput(f"{at} is nested deeper than {MAX_NESTING} levels")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise InvalidInput(f"{at} has the key {key!r}; JSON keys are strings")
+            _check_json(key, f"{at} key", 0)
+            _check_json(item, f"{at}.{key}", depth + 1)
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            _check_json(item, f"{at}[{i}]", depth + 1)
+    else:
+        raise InvalidInput(
+            f"{at} is {type(value).__name__}, which is not JSON; convert it to a string, a number, "
+            "a boolean, null, a list or an object"
+        )
+
+
+def _ids(ids: Iterable[str]) -> list[str]:
+    if isinstance(ids, str):
+        raise InvalidQuery("ids must be a list of strings, got one string; write [id]")
+    try:
+        return list(dict.fromkeys(check_id(i) for i in ids))
+    except InvalidInput as error:
+        raise InvalidQuery(str(error)) from None
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def _strict_comparisons(condition: Filter | None) -> Iterator[filters.Comparison]:
+    match condition:
+        case filters.And(parts) | filters.Or(parts):
+            for part in parts:
+                yield from _strict_comparisons(part)
+        case filters.Not(part):
+            yield from _strict_comparisons(part)
+        case filters.Comparison():
+            yield condition
+
+
+# --- models, readers, chunkers ---------------------------------------------------------------------
+
+
+class Embedder(ABC):
+    """Texts to vectors, by one model with one set of settings.
+
+    name: as a user writes it, `local:all-MiniLM-L6-v2`. dimension: d. max_tokens: the model's limit a
+    text, special tokens included. fingerprint: equal for two embedders exactly when their vectors are
+    comparable; a collection keeps it. tokenizer: the model's own, without truncation or padding.
+    truncated: how many texts were cut to the limit so far.
+    """
+
+    name: str
+    dimension: int
+    max_tokens: int
+    fingerprint: str
+    tokenizer: Tokenizer
+    truncated: int = 0
+
+    @abstractmethod
+    def embed_documents(self, texts: Sequence[str], *, truncate: bool = False) -> Float32:
+        """float32, (n, d), of unit length, in the order of the texts.
+
+        Raises InvalidInput for an empty text, and TextTooLong for one over the limit unless `truncate`.
+        """
+
+    @abstractmethod
+    def embed_query(self, text: str, *, truncate: bool = False) -> Float32:
+        """float32, (d,), of unit length."""
+
+    def embed_queries(self, texts: Sequence[str], *, truncate: bool = False) -> Float32:
+        """float32, (n, d); for many at once."""
+        rows = [self.embed_query(text, truncate=truncate) for text in texts]
+        return np.stack(rows) if rows else np.empty((0, self.dimension), np.float32)
+
+
+class Reader(ABC):
+    """One format: a file to documents. `extensions`: lower case, with the dot."""
+
+    extensions: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def read(self, path: Path, document_id: str) -> Iterator[Document]:
+        """The documents of a file, one at a time.
+
+        document_id: the file's own id; a file of many documents (JSONL, CSV) uses the ids in it, and
+        where there are none `document_id#line`. Metadata tells the source (`source`: document_id).
+        Raises Unreadable, saying why, for a file that is binary, damaged or in an unknown encoding.
+        """
+
+
+class Chunker(ABC):
+    """One strategy: a document to chunks. settings: JSON-able, and all that the cuts depend on."""
+
+    settings: Mapping[str, Any]
+
+    @abstractmethod
+    def chunk(self, text: str) -> list[Chunk]:
+        """At least one chunk for a text that is not blank; see `Chunk` for what holds between them."""
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one JSON value: sorted keys, no spaces. Hashes are taken over it."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

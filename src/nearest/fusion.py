@@ -1,0 +1,60 @@
+"""Fusion: several rankings of the same things into one. Pure functions on (id, score) lists.
+
+Used by stores that fuse in the call (`contract.Fused`) and by the layer above them, so that a fused
+score means the same everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Literal, TypeVar
+
+Id = TypeVar("Id", bound=Hashable)
+Ranking = Sequence[tuple[Id, float]]
+RRF_K = 60
+
+
+def rrf(rankings: Sequence[Ranking[Id]], weights: Sequence[float], k: int = RRF_K) -> dict[Id, float]:
+    """Reciprocal rank fusion: the weighted sum of 1 / (k + rank), rank counted from 1.
+
+    Cormack, Clarke and Büttcher, SIGIR 2009.
+    """
+    fused: dict[Id, float] = {}
+    for ranking, weight in zip(rankings, weights, strict=True):
+        for rank, (item, _) in enumerate(ranking, 1):
+            fused[item] = fused.get(item, 0.0) + weight / (k + rank)
+    return fused
+
+
+def normalized(rankings: Sequence[Ranking[Id]], weights: Sequence[float]) -> dict[Id, float]:
+    """The weighted mean of scores scaled to [0, 1] between the worst and the best of each ranking.
+
+    An item that a ranking lacks gets that ranking's worst, 0. A ranking whose scores are all equal gives
+    each of its items 1. Empty rankings leave the weights of the others as they are, so the best
+    attainable score is then below 1.
+    """
+    total = sum(weights)
+    fused: dict[Id, float] = {}
+    for ranking, weight in zip(rankings, weights, strict=True):
+        if not ranking:
+            continue
+        scores = [score for _, score in ranking]
+        low, high = min(scores), max(scores)
+        share = weight / total
+        scale = share / (high - low) if high > low else 0.0
+        for item, score in ranking:
+            gain = (score - low) * scale if scale else share
+            fused[item] = fused.get(item, 0.0) + gain
+    return fused
+
+
+def fuse(
+    rankings: Sequence[Ranking[Id]],
+    method: Literal["normalized", "rrf"],
+    weights: Sequence[float] | None = None,
+    rrf_k: int = RRF_K,
+) -> list[tuple[Id, float]]:
+    """Fused (id, score) by falling score, ties by id as text."""
+    weights = weights or [1.0] * len(rankings)
+    fused = rrf(rankings, weights, rrf_k) if method == "rrf" else normalized(rankings, weights)
+    return sorted(fused.items(), key=lambda pair: (-pair[1], str(pair[0])))
