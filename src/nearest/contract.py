@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from urllib.parse import parse_qsl
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -329,6 +330,24 @@ class Capabilities:
 
 
 # --- stores ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StoreURL:
+    """`edge:./dir?option=value`. text: the whole; location: between scheme and `?`; options: after it."""
+
+    text: str
+    scheme: str
+    location: str
+    options: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        scheme, colon, rest = text.partition(":")
+        if not colon or not scheme.isidentifier():
+            raise InvalidInput(f"{text!r} is not a store's URL; write scheme:location, such as edge:./dir")
+        location, _, query = rest.partition("?")
+        return cls(text, scheme, location, dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))))
 
 
 class Store(ABC):

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Layers: each wraps any store and is itself a store."""
