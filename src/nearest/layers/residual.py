@@ -1,0 +1,127 @@
+"""Residual filters: completes, exactly, the conditions that a store cannot run itself.
+
+The store runs the tightest condition that loses no match (`filters.upper_bound`); what comes back is
+evaluated here, and more is fetched until k hits are found or there are none left. Never a means of
+tenant isolation: records outside the condition pass through this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from nearest import filters
+from nearest.contract import MAX_K, Fused, Hit, Page, Query, Record, Store, fused_search
+from nearest.errors import UnsupportedError
+from nearest.filters import Comparison, Filter
+
+_PAGE = 1000
+
+
+class Residual(Store):
+    """A store on which every filter holds. `explain` of a completed hit says `"filter": "residual"`."""
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.schema = inner.schema
+        self.capabilities = inner.capabilities  # type: ignore[misc]  # a layer has those of what it wraps
+
+    def filter_support(self, comparison: Comparison) -> filters.Support:
+        return "exact"
+
+    def check_filter(self, condition: Filter | None) -> None:
+        return
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def optimize(self) -> None:
+        self.inner.optimize()
+
+    def flush(self) -> None:
+        self.inner.flush()
+
+    def wait(self) -> None:
+        self.inner.wait()
+
+    def _upsert(self, records: list[Record]) -> None:
+        self.inner._upsert(records)
+
+    def _delete(self, ids: list[str]) -> None:
+        self.inner._delete(ids)
+
+    def _delete_where(self, where: Filter) -> None:
+        bound, exact = filters.upper_bound(where, self.inner.filter_support)
+        if exact:
+            self.inner._delete_where(where)
+            return
+        # Deleting while scanning could move the cursor, so the ids are gathered first.
+        self._delete([record.id for record in self._matching(where, bound)])
+
+    def _get(self, ids: list[str], with_vectors: bool) -> list[Record]:
+        return self.inner._get(ids, with_vectors)
+
+    def _count(self, where: Filter | None) -> int:
+        if where is None:
+            return self.inner._count(None)
+        bound, exact = filters.upper_bound(where, self.inner.filter_support)
+        if exact:
+            return self.inner._count(where)
+        return sum(1 for _ in self._matching(where, bound))
+
+    def _scan(self, cursor: str | None, limit: int, where: Filter | None, with_vectors: bool) -> Page:
+        if where is None:
+            return self.inner._scan(cursor, limit, None, with_vectors)
+        bound, exact = filters.upper_bound(where, self.inner.filter_support)
+        found: list[Record] = []
+        while True:
+            page = self.inner._scan(cursor, limit - len(found), bound, with_vectors)
+            found += page.records if exact else [r for r in page.records if filters.evaluate(where, r.payload)]
+            cursor = page.cursor
+            if cursor is None or len(found) >= limit:
+                return Page(found, cursor)
+
+    def _matching(self, where: Filter, bound: Filter) -> Iterator[Record]:
+        cursor: str | None = None
+        while True:
+            page = self.inner._scan(cursor, _PAGE, bound, False)
+            yield from (record for record in page.records if filters.evaluate(where, record.payload))
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    def _search_many(self, queries: list[Query]) -> list[list[Hit]]:
+        answers: list[list[Hit]] = [[] for _ in queries]
+        native: list[tuple[int, Query]] = []
+        for i, query in enumerate(queries):
+            bound, exact = (None, True)
+            if query.where is not None:
+                bound, exact = filters.upper_bound(query.where, self.inner.filter_support)
+            if exact:
+                native.append((i, query))
+            elif isinstance(query.find, Fused):
+                # Ranks and score ranges must be those of the matching records, so each part is completed.
+                answers[i] = fused_search(self, [query])[0]
+            else:
+                answers[i] = self._complete(query, bound)
+        if native:
+            for (i, _), hits in zip(native, self.inner._search_many([q for _, q in native]), strict=True):
+                answers[i] = hits
+        return answers
+
+    def _complete(self, query: Query, bound: Filter | None) -> list[Hit]:
+        depth = min(max(2 * query.k, query.k + 32), MAX_K)
+        while True:
+            wider = replace(query, k=depth, where=bound, with_payload=True)
+            hits = self.inner._search_many([wider])[0]
+            kept = [hit for hit in hits if filters.evaluate(query.where, hit.payload)][: query.k]
+            if len(kept) == query.k or len(hits) < depth:
+                break
+            if depth == MAX_K:
+                raise UnsupportedError(
+                    f"found {len(kept)} of {query.k} hits among the {MAX_K} best candidates; this store cannot run "
+                    "the condition itself: declare its field in the schema, or use scan",
+                )
+            depth = min(4 * depth, MAX_K)
+        explain = {"filter": "residual"} if query.explain else None
+        return [replace(h, payload=h.payload if query.with_payload else {}, explain=explain) for h in kept]
