@@ -53,6 +53,17 @@ class Document:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A document that a reader could not make, and why: one bad line does not cost the others.
+
+    id: its own where it is known, else `document_id#line`.
+    """
+
+    id: str
+    reason: str
+
+
 def check_document(document: Document) -> None:
     """Raises InvalidDocument, naming the document and the fault."""
     try:
@@ -834,8 +845,8 @@ class Reader(ABC):
     extensions: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def read(self, path: Path, document_id: str) -> Iterator[Document]:
-        """The documents of a file, one at a time.
+    def read(self, path: Path, document_id: str) -> Iterator[Document | Failure]:
+        """The documents of a file, one at a time, and what failed among them.
 
         document_id: the file's own id; a file of many documents (JSONL, CSV) uses the ids in it, and
         where there are none `document_id#line`. Metadata tells the source (`source`: document_id).
