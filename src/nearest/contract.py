@@ -64,17 +64,19 @@ class Failure:
     reason: str
 
 
-def check_document(document: Document) -> None:
-    """Raises InvalidDocument, naming the document and the fault."""
+def check_document(document: Document) -> Document:
+    """The document with plain metadata; raises InvalidDocument, naming the document and the fault."""
+    if not isinstance(document, Document):
+        raise InvalidDocument(f"expected a Document, got {type(document).__name__}")
     try:
         check_id(document.id)
         if not isinstance(document.text, str):
             raise InvalidInput(f"text must be a string, got {type(document.text).__name__}")
         if not document.text.strip():
             raise InvalidInput("text is empty; give it something to index")
-        check_json_object(document.metadata, "metadata")
         # A lone surrogate is legal in a str but not in UTF-8, and so in no database.
         document.text.encode()
+        return Document(document.id, document.text, check_json_object(document.metadata, "metadata"))
     except InvalidInput as error:
         raise InvalidDocument(f"document {_short(document.id)}: {error}") from None
     except UnicodeEncodeError:
@@ -701,15 +703,15 @@ def check_record(schema: Schema, record: Record) -> Record:
                     raise InvalidInput(f"is not in the schema, which has {[*schema.vectors, *schema.sparse]}")
             except InvalidInput as error:
                 raise InvalidInput(f"vector {name!r} {error}") from None
-        check_json_object(record.payload, "payload")
-        check_fields(schema.fields, record.payload)
+        payload = check_json_object(record.payload, "payload")
+        check_fields(schema.fields, payload)
         if schema.text is not None:
-            text = filters.resolve(record.payload, tuple(schema.text.split(".")))
+            text = filters.resolve(payload, tuple(schema.text.split(".")))
             if text is not None and not isinstance(text, str):
                 raise InvalidInput(f"payload.{schema.text}: the text field holds {type(text).__name__}, not a string")
     except InvalidInput as error:
         raise InvalidRecord(f"record {_short(record.id)}: {error}") from None
-    return Record(record.id, vectors, record.payload)
+    return Record(record.id, vectors, payload)
 
 
 def check_fields(fields: Mapping[str, FieldKind], payload: Mapping[str, Any], where: str = "payload") -> None:
@@ -738,44 +740,46 @@ def _of_kind(item: Any, kind: FieldKind) -> bool:
             return isinstance(item, str) and filters.instant(item) is not None
 
 
-def check_json_object(value: Any, name: str) -> None:
-    """Raises InvalidInput, with the path of the fault, unless it is an object that JSON can hold."""
+def check_json_object(value: Any, name: str) -> dict[str, Any]:
+    """A copy in plain dicts and lists; raises InvalidInput, with the path of the fault, if JSON cannot hold it."""
     if not isinstance(value, Mapping):
         raise InvalidInput(f"{name} must be an object (dict), got {type(value).__name__}")
-    _check_json(value, name, 0)
+    plain: dict[str, Any] = _plain_json(value, name, 0)
+    return plain
 
 
-def _check_json(value: Any, at: str, depth: int) -> None:
-    if value is None or value is True or value is False:
-        return
+def _plain_json(value: Any, at: str, depth: int) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
     if isinstance(value, str):
         if not value.isascii():
             try:
                 value.encode()
             except UnicodeEncodeError:
                 raise InvalidInput(f"{at} holds a lone surrogate; decode it with the right encoding") from None
-    elif isinstance(value, int):
+        return str(value)
+    if isinstance(value, int):
         if value not in _INT64:
             raise InvalidInput(f"{at} holds an integer over 64 bits; store it as a string")
-    elif isinstance(value, float):
+        return int(value)
+    if isinstance(value, float):
         if not math.isfinite(value):
             raise InvalidInput(f"{at} is {value}, which JSON cannot hold; use null")
-    elif depth >= MAX_NESTING:
+        return float(value)
+    if depth >= MAX_NESTING:
         raise InvalidInput(f"{at} is nested deeper than {MAX_NESTING} levels")
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
+    if isinstance(value, Mapping):
+        for key in value:
             if not isinstance(key, str):
                 raise InvalidInput(f"{at} has the key {key!r}; JSON keys are strings")
-            _check_json(key, f"{at} key", 0)
-            _check_json(item, f"{at}.{key}", depth + 1)
-    elif isinstance(value, list | tuple):
-        for i, item in enumerate(value):
-            _check_json(item, f"{at}[{i}]", depth + 1)
-    else:
-        raise InvalidInput(
-            f"{at} is {type(value).__name__}, which is not JSON; convert it to a string, a number, "
-            "a boolean, null, a list or an object"
-        )
+            _plain_json(key, f"{at} key", 0)
+        return {str(key): _plain_json(item, f"{at}.{key}", depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_json(item, f"{at}[{i}]", depth + 1) for i, item in enumerate(value)]
+    raise InvalidInput(
+        f"{at} is {type(value).__name__}, which is not JSON; convert it to a string, a number, "
+        "a boolean, null, a list or an object"
+    )
 
 
 def _ids(ids: Iterable[str]) -> list[str]:

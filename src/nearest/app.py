@@ -1,0 +1,427 @@
+"""The one place where parts are put together: open, connect, embedder, and the Collection they give."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from numpy.typing import ArrayLike
+
+from nearest import chunkers, embedders, filters, readers, stores
+from nearest.contract import (
+    Chunker,
+    Document,
+    Embedder,
+    FieldKind,
+    FusionMethod,
+    Hit,
+    IndexParams,
+    Record,
+    Schema,
+    Store,
+    StoreURL,
+    VectorSpec,
+    canonical_json,
+)
+from nearest.errors import InvalidInput, InvalidQuery, ModelMismatch, NotACollection, SchemaMismatch
+from nearest.filters import And, Comparison, Filter
+from nearest.ingest import Progress, Report, Writer, files
+from nearest.ingest.write import Tagged, check_all
+from nearest.layers.residual import Residual
+from nearest.ledger import Ledger
+from nearest.search import Mode, Searcher
+
+DEFAULT_EMBEDDER = "local:all-MiniLM-L6-v2"
+DEFAULT_CHUNKER = "recursive"
+_FIRST_CHUNK = Comparison(("chunk",), "$eq", 0)
+
+
+def connect(url: str, schema: Schema | None = None) -> Store:
+    """The contract's Store behind a URL, for records with your own vectors; every filter holds on it.
+
+    With a schema a new collection is made; without one it must exist. Raises NotACollection,
+    SchemaMismatch, CollectionLocked, MissingDependency or InvalidInput.
+    """
+    return Residual(stores.connect(url, schema))
+
+
+def embedder(spec: str = DEFAULT_EMBEDDER, **options: Any) -> Embedder:
+    """A model by its name, `provider:model`; raises InvalidInput or ModelError."""
+    return embedders.load(spec, **options)
+
+
+def open(
+    location: str | Path = "./.nearest",
+    *,
+    embedder: str | Embedder | None = None,
+    chunker: str | Chunker | None = None,
+    fields: Mapping[str, FieldKind] | None = None,
+    index: IndexParams | None = None,
+    language: str | None = None,
+    create: bool = True,
+) -> Collection:
+    """Open a collection, or make one: a folder, or a store's URL (`edge:./kb` is the folder, `memory:`).
+
+    embedder, chunker, fields (metadata that filters use an index for, with its kind), index (HNSW and
+    quantization) and language (of BM25) are fixed when the collection is made; giving another later
+    raises ModelMismatch or SchemaMismatch. What a crash left half-done is repaired first; see
+    `Collection.repaired`. Raises NotACollection (a folder that holds something else; or nothing, with
+    create=False), CollectionLocked, CollectionDamaged, ReadOnly.
+    """
+    place = _Place.of(location)
+    place.check(create)
+    asked = _Settings(embedder, chunker, fields, index, language)
+    model: Embedder | None = None
+    with contextlib.ExitStack() as opened:
+        # The store first: its lock keeps other processes from the ledger as well.
+        if place.exists():
+            store = opened.enter_context(stores.connect(place.store_url))
+        else:
+            model = asked.load_embedder()
+            store = opened.enter_context(place.create_store(asked.schema(model.dimension)))
+        ledger = opened.enter_context(contextlib.closing(place.open_ledger()))
+        settings = ledger.settings()
+        if "embedder" not in settings:  # new, or its creation was cut off here
+            model = model or asked.load_embedder()
+            ledger.set(asked.record(model))
+            settings = ledger.settings()
+        asked.check(settings, store.schema, place.name)
+        collection = Collection(place.name, Residual(store), ledger, settings, asked, model)
+        opened.pop_all()
+        return collection
+
+
+class _Place:
+    """Where a collection's store and ledger are."""
+
+    def __init__(self, name: str, store_url: str, folder: Path | None) -> None:
+        self.name = name
+        self.store_url = store_url
+        self.folder = folder
+
+    @classmethod
+    def of(cls, location: str | Path) -> _Place:
+        text = str(location)
+        if not text:
+            raise InvalidInput("the collection's location is empty; give a folder or a store's URL")
+        # A URL's scheme is longer than a Windows drive.
+        if isinstance(location, str) and ":" in text and text.partition(":")[0].isidentifier() and text[1] != ":":
+            url = StoreURL.parse(text)
+            stores.find(url.scheme)
+            if url.scheme != "edge":
+                return cls(text, text, None)
+            text = url.location
+        folder = Path(text)
+        return cls(text, f"edge:{folder / 'store'}", folder)
+
+    def exists(self) -> bool:
+        return self.folder is not None and (self.folder / "ledger.db").is_file()
+
+    def check(self, create: bool) -> None:
+        folder = self.folder
+        if folder is None or self.exists():
+            return
+        if folder.exists() and not folder.is_dir():
+            raise NotACollection(f"{folder} is a file; give a folder")
+        if folder.exists() and any(entry.name != "store" for entry in folder.iterdir()):
+            raise NotACollection(f"{folder} is not a collection of nearest and not empty; give another folder")
+        if not create:
+            raise NotACollection(f"there is no collection at {folder}; make one with: nearest add PATH -c {folder}")
+
+    def create_store(self, schema: Schema) -> Store:
+        try:
+            store = stores.connect(self.store_url, schema)
+        except SchemaMismatch:
+            # An earlier creation, with other settings, that was cut off before its ledger was made.
+            with stores.connect(self.store_url) as left:
+                if self.folder is None or left.count():
+                    raise
+            shutil.rmtree(self.folder / "store")
+            store = stores.connect(self.store_url, schema)
+        if store.count():
+            store.close()
+            raise NotACollection(f"{self.name} holds records that no ledger accounts for; use nearest.connect for it")
+        return store
+
+    def open_ledger(self) -> Ledger:
+        return Ledger.open(self.folder / "ledger.db" if self.folder is not None else None)
+
+
+class _Settings:
+    """What a caller asks of a collection; None where the collection decides."""
+
+    def __init__(
+        self,
+        embedder: str | Embedder | None,
+        chunker: str | Chunker | None,
+        fields: Mapping[str, FieldKind] | None,
+        index: IndexParams | None,
+        language: str | None,
+    ) -> None:
+        self.embedder = embedder
+        self.chunker = chunker
+        self.fields = fields
+        self.index = index
+        self.language = language
+
+    def load_embedder(self) -> Embedder:
+        if isinstance(self.embedder, Embedder):
+            return self.embedder
+        return embedders.load(self.embedder or DEFAULT_EMBEDDER)
+
+    def schema(self, dimension: int) -> Schema:
+        return Schema(
+            vectors={"dense": VectorSpec(dimension)},
+            text="text",
+            language=self.language or "english",
+            fields={"chunk": "integer", **{f"metadata.{path}": kind for path, kind in (self.fields or {}).items()}},
+            index=self.index or IndexParams(),
+        )
+
+    def record(self, model: Embedder) -> dict[str, Any]:
+        chunker = chunkers.make(self.chunker or DEFAULT_CHUNKER, model.tokenizer)
+        return {
+            "embedder": model.name,
+            "fingerprint": model.fingerprint,
+            "chunker": self.chunker
+            if isinstance(self.chunker, str)
+            else DEFAULT_CHUNKER
+            if self.chunker is None
+            else "",
+            "chunker_settings": dict(chunker.settings),
+        }
+
+    def check(self, settings: Mapping[str, Any], schema: Schema, name: str) -> None:
+        """Raises ModelMismatch or SchemaMismatch where the collection is otherwise than asked."""
+        if self.embedder is not None:
+            asked = self.embedder if isinstance(self.embedder, str) else self.embedder.name
+            if asked != settings["embedder"]:
+                raise ModelMismatch(
+                    f"{name} was made with the model {settings['embedder']}, not {asked}; open it without `embedder`, "
+                    "or use another folder"
+                )
+        wanted = self.schema(schema.vectors["dense"].dim)
+        for what, given, was, now in (
+            ("fields", self.fields, schema.fields, wanted.fields),
+            ("index", self.index, schema.index, wanted.index),
+            ("language", self.language, schema.language, wanted.language),
+        ):
+            if given is not None and was != now:
+                raise SchemaMismatch(f"{name} was made with {what} {was}, not {now}; open it without `{what}`")
+
+
+class Collection:
+    """Documents, searchable. Close it, or use it in a `with` block; safe to search while adding.
+
+    repaired: what was finished or undone when it was opened after a crash, a line a kind.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        store: Store,
+        ledger: Ledger,
+        settings: Mapping[str, Any],
+        asked: _Settings,
+        model: Embedder | None,
+    ) -> None:
+        self.name = name
+        self.store = store
+        self.ledger = ledger
+        self._settings = settings
+        self._asked = asked
+        self._model = model
+        self._cutter: Chunker | None = None
+        prefix = "metadata."
+        self._fields: dict[str, FieldKind] = {
+            path.removeprefix(prefix): kind for path, kind in store.schema.fields.items() if path.startswith(prefix)
+        }
+        self._writer = Writer(store, ledger, lambda: self.embedder, lambda: self._chunker, self._fields)
+        self._searcher = Searcher(store, ledger, lambda: self.embedder)
+        self.repaired = self._writer.recover()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the collection; repeating it does nothing."""
+        self.ledger.close()
+        self.store.close()  # last: its lock guards the ledger
+
+    @property
+    def embedder(self) -> Embedder:
+        """The collection's model, loaded when first needed; raises ModelMismatch if its weights are others."""
+        if self._model is None:
+            if self._asked.embedder is None:
+                self._asked.embedder = self._settings["embedder"]
+            model = self._asked.load_embedder()
+            dimension = self.store.schema.vectors["dense"].dim
+            if model.fingerprint != self._settings["fingerprint"] or model.dimension != dimension:
+                raise ModelMismatch(
+                    f"{self.name} was made with other weights or settings of {model.name} "
+                    f"({self._settings['fingerprint']}, now {model.fingerprint}); its vectors are not comparable"
+                )
+            self._model = model
+        return self._model
+
+    @property
+    def _chunker(self) -> Chunker:
+        if self._cutter is None:
+            spec = self._asked.chunker if self._asked.chunker is not None else self._settings["chunker"]
+            if not spec:
+                raise SchemaMismatch(f"{self.name} was made with a chunker of your own; open it with `chunker=`")
+            cutter = chunkers.make(spec, self.embedder.tokenizer)
+            if canonical_json(dict(cutter.settings)) != canonical_json(self._settings["chunker_settings"]):
+                raise SchemaMismatch(
+                    f"{self.name} was made with the chunker {self._settings['chunker_settings']}, "
+                    f"not {dict(cutter.settings)}; open it without `chunker`"
+                )
+            self._cutter = cutter
+        return self._cutter
+
+    # --- writing ---
+
+    def add(
+        self,
+        documents: Iterable[Document],
+        *,
+        truncate: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Report:
+        """Add or update documents; unchanged ones are skipped. Returns when all is durable.
+
+        A list is checked first: InvalidDocument for one that could never be added, and nothing is
+        written. In an iterator, which cannot be looked at twice, such a document is in `report.failed`.
+        truncate: cut a chunk over the model's limit instead of failing its document.
+        """
+        if isinstance(documents, Document):
+            raise InvalidInput("add needs a list of documents, got one; write add([document])")
+        if isinstance(documents, Sequence):
+            check_all(documents, self._fields)
+        report = self._writer.add((Tagged(d) for d in documents), truncate=truncate, progress=progress)
+        self.store.optimize()
+        return report
+
+    def add_files(
+        self,
+        paths: str | Path | Iterable[str | Path],
+        *,
+        truncate: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Report:
+        """Add files and folders; see `nearest.ingest.files`. What is gone from them is removed."""
+        some = [paths] if isinstance(paths, str | Path) else list(paths)
+        report = files.add_files(
+            self._writer, self.ledger, readers.for_path, some, truncate=truncate, progress=progress
+        )
+        self.store.optimize()
+        return report
+
+    def delete(self, ids: Iterable[str] | None = None, *, where: Mapping[str, Any] | Filter | None = None) -> int:
+        """Remove documents by id, or those that satisfy a condition; returns how many there were."""
+        if (ids is None) == (where is None):
+            raise InvalidQuery("delete needs either ids or where")
+        if isinstance(ids, str):
+            raise InvalidQuery("ids must be a list of strings, got one string; write [id]")
+        if ids is None:
+            ids = [record.document_id or "" for record in self.store.scan_all(where=self._first(where))]
+        return self._writer.remove(ids)
+
+    # --- reading ---
+
+    def search(
+        self,
+        query: str | None = None,
+        *,
+        k: int = 10,
+        where: Mapping[str, Any] | Filter | None = None,
+        mode: Mode = "hybrid",
+        fusion: FusionMethod = "normalized",
+        vector: ArrayLike | None = None,
+        candidates: int = 100,
+        ef: int | None = None,
+        explain: bool = False,
+    ) -> list[Hit]:
+        """At most k hits (chunks) by falling score.
+
+        mode: dense (meaning), lexical (BM25), or hybrid, which fuses the `candidates` best of both.
+        vector: float32 (d,), used instead of embedding the query. explain: each hit tells its ranks and
+        scores. Raises InvalidQuery or InvalidFilter.
+        """
+        return self._searcher.search_many(
+            [query], k=k, where=where, mode=mode, fusion=fusion, candidates=candidates, ef=ef, explain=explain,
+            vectors=None if vector is None else [vector],
+        )[0]  # fmt: skip
+
+    def search_many(
+        self,
+        queries: Sequence[str],
+        *,
+        k: int = 10,
+        where: Mapping[str, Any] | Filter | None = None,
+        mode: Mode = "hybrid",
+        fusion: FusionMethod = "normalized",
+        vectors: Sequence[ArrayLike] | None = None,
+        candidates: int = 100,
+        ef: int | None = None,
+        explain: bool = False,
+    ) -> list[list[Hit]]:
+        """`search` for many queries at once: one pass of the model, one round trip to the store."""
+        if isinstance(queries, str):
+            raise InvalidQuery("queries must be a list of strings, got one string; use search")
+        if vectors is not None and len(vectors) != len(queries):
+            raise InvalidQuery(f"{len(queries)} queries need as many vectors, got {len(vectors)}")
+        return self._searcher.search_many(
+            list(queries), k=k, where=where, mode=mode, fusion=fusion, candidates=candidates, ef=ef, explain=explain,
+            vectors=vectors,
+        )  # fmt: skip
+
+    def get(self, document_id: str) -> Document | None:
+        """A document as it was added, put together from its chunks; None if it is not there."""
+        record_ids = self.ledger.record_ids([document_id]).get(document_id)
+        if not record_ids:
+            return None
+        text = ""
+        metadata: Mapping[str, Any] = {}
+        for record in self.store.get(record_ids):
+            text += record.text[len(text) - int(record.payload["start"]) :]
+            metadata = record.metadata
+        return Document(document_id, text, metadata)
+
+    def count(self, where: Mapping[str, Any] | Filter | None = None) -> int:
+        """Documents, or those that satisfy a condition."""
+        return self.ledger.count() if where is None else self.store.count(self._first(where))
+
+    def scan(self, where: Mapping[str, Any] | Filter | None = None) -> Iterator[Record]:
+        """Every chunk, in no particular order; `id` is `document#ordinal`."""
+        for record in self.store.scan_all(where=filters.under(filters.parse(where), "metadata")):
+            if record.id not in self.ledger.hidden:
+                yield Record(f"{record.document_id}#{record.payload['chunk']}", {}, record.payload)
+
+    def info(self) -> dict[str, Any]:
+        """Facts about the collection, JSON-able."""
+        schema = self.store.schema
+        return {
+            "collection": self.name,
+            "documents": self.ledger.count(),
+            "chunks": self.ledger.count_chunks(),
+            "records": self.store.count(),
+            "embedder": self._settings["embedder"],
+            "dimension": schema.vectors["dense"].dim,
+            "chunker": dict(self._settings["chunker_settings"]),
+            "fields": dict(self._fields),
+            "language": schema.language,
+            "index": schema.to_json()["index"],
+            "failed": self.ledger.failures(),
+            "repaired": list(self.repaired),
+        }
+
+    def _first(self, where: Mapping[str, Any] | Filter | None) -> Filter:
+        condition = filters.under(filters.parse(where), "metadata")
+        return _FIRST_CHUNK if condition is None else And((_FIRST_CHUNK, condition))
