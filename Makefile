@@ -32,7 +32,7 @@ test: $(STAMP)-dev ## run the tests; ARGS="-k filters -x" goes to pytest
 check: $(STAMP)-dev ## lint, format, types, who may import whom, docs
 	@echo "-- ruff" && $(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@echo "-- mypy" && $(VENV)/bin/python -m mypy
-	@echo "-- import-linter" && $(VENV)/bin/lint-imports
+	@echo "-- import-linter" && $(VENV)/bin/lint-imports --no-logo
 	@echo "-- docs" && $(VENV)/bin/python -m tools.docs check
 
 docs: $(STAMP)-dev ## rewrite the generated parts of README.md and docs/

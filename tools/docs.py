@@ -1,0 +1,141 @@
+"""Keeps README.md and docs/ true: generated parts, links, and the code blocks that tests/test_docs.py runs.
+
+    python -m tools.docs check     what has drifted; exit code 1 if anything has (part of `make check`)
+    python -m tools.docs write     rewrites the generated parts (`make docs`)
+
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; NAME is in GENERATORS.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+ROOT = Path(__file__).resolve().parents[1]
+
+_GENERATED = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
+_FENCE = re.compile(r"^(?P<fence>```+)(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=fence)[ ]*$", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+_COMMAND = re.compile(r"^(?:\$ )?(?P<command>(?:\w+=\S* )*nearest(?: .*)?)$")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its text, and the line where the text starts."""
+
+    language: str
+    text: str
+    line: int
+
+    @property
+    def shown_only(self) -> bool:
+        return self.text.lstrip().startswith("# not run")
+
+    def commands(self) -> Iterator[str]:
+        """The lines that call nearest, but for those that end in `# not run`; other lines are shown only."""
+        for line in self.text.replace("\\\n", " ").splitlines():
+            if (match := _COMMAND.match(line)) and not line.rstrip().endswith("# not run"):
+                yield match["command"]
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(text: str) -> list[Block]:
+    return [Block(m["language"], m["text"], text.count("\n", 0, m.start("text")) + 1) for m in _FENCE.finditer(text)]
+
+
+# --- generated parts ---
+
+
+def stores() -> str:
+    """What each store can do, from what its file declares."""
+    from nearest import contract, plugins
+    from nearest.stores import schemes
+
+    modules = plugins.load_all("stores")
+    capabilities = {name: module.STORE.capabilities for name, module in modules.items()}
+    rows = [
+        ["URL", *(", ".join(f"`{scheme}:`" for scheme in schemes(module)) for module in modules.values())],
+        ["client", *(", ".join(f"{n} {v}" for n, v in m.REQUIRES.items()) or "none" for m in modules.values())],
+    ]
+    for feature in get_args(contract.Feature):
+        rows.append([feature.replace("_", " "), *("yes" if feature in c else "" for c in capabilities.values())])
+    native = [" ".join(f"`{name}`" for name in sorted(c.filters)) for c in capabilities.values()]
+    rows.append(["filters run natively", *native])
+    rows.append(["known gaps", *("; ".join(g.reason for g in m.KNOWN_GAPS) or "none" for m in modules.values())])
+    return table(["", *modules], rows)
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+GENERATORS: dict[str, Callable[[], str]] = {"stores": stores}
+
+
+def regenerated(text: str) -> str:
+    """The text with its generated parts made anew; raises KeyError for a name that nothing generates."""
+    return _GENERATED.sub(lambda m: f"{m[1]}{GENERATORS[m['name']]()}{m[4]}", text)
+
+
+# --- links ---
+
+
+def broken_links(page: Path) -> Iterator[str]:
+    """Links to files of this repository that are not there, or to headings that they don't have."""
+    for match in _LINK.finditer(_FENCE.sub("", page.read_text())):
+        path, _, anchor = match["target"].partition("#")
+        if re.match(r"\w+:", path):
+            continue
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists():
+            yield f"link to {match['target']}: no such file"
+        elif anchor and target.suffix == ".md" and anchor not in _anchors(target.read_text()):
+            yield f"link to {match['target']}: no such heading"
+
+
+def _anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+# --- command line ---
+
+
+def problems() -> list[str]:
+    found = []
+    for page in pages():
+        name, text = page.relative_to(ROOT), page.read_text()
+        found += [f"{name}: {problem}" for problem in broken_links(page)]
+        try:
+            if regenerated(text) != text:
+                found.append(f"{name}: its generated parts have drifted; run `make docs`")
+        except KeyError as error:
+            found.append(f"{name}: nothing generates {error}; there are {', '.join(sorted(GENERATORS))}")
+    return found
+
+
+def main(action: str) -> int:
+    if action == "write":
+        for page in pages():
+            text = page.read_text()
+            if (new := regenerated(text)) != text:
+                page.write_text(new)
+                print(f"rewrote {page.relative_to(ROOT)}")
+        return 0
+    found = problems()
+    print("\n".join(found) or f"{len(pages())} pages hold")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] not in (["check"], ["write"]):
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv[1]))
