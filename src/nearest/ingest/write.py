@@ -320,6 +320,7 @@ class _Run:
         return str(uuid.UUID(bytes=hashlib.sha256(_NAMESPACE.bytes + content.encode()).digest()[:16], version=5))
 
     def _fail(self, document_id: str, reason: str, origin: str | None) -> None:
+        document_id = document_id.encode(errors="backslashreplace").decode()  # it may be what was wrong
         with self.mutex:
             self.report.failed.append(Failure(document_id, reason))
         self.writer._ledger.failed(origin, {document_id: reason})
@@ -422,7 +423,8 @@ def _windows(documents: Iterable[Tagged]) -> Iterator[list[Tagged]]:
     size = 0
     for tagged in documents:
         window.append(tagged)
-        size += len(tagged.document.text) if isinstance(tagged.document, Document) else 0
+        text = getattr(tagged.document, "text", "")
+        size += len(text) if isinstance(text, str) else 0
         if len(window) >= _LOOKUP or size >= _LOOKUP_CHARS:
             yield window
             window, size = [], 0

@@ -138,7 +138,8 @@ class EdgeStore(Store):
 
     def _upsert(self, records: list[Record]) -> None:
         points = [self._point(record) for record in records]
-        self._need_room(sum(self._size(record) for record in records))
+        # Once in the write-ahead log, once in the segment.
+        _need_room(self._folder, 2 * sum(self._size(record) for record in records))
         with _disk_errors(self._folder):
             self._open.update(self._qe.UpdateOperation.upsert_points(points))
 
@@ -160,18 +161,6 @@ class EdgeStore(Store):
         vectors = sum(v.values.nbytes * 2 if isinstance(v, SparseVector) else v.nbytes for v in record.vectors.values())
         return vectors + 2 * len(str(record.payload))
 
-    def _need_room(self, size: int) -> None:
-        # Once in the write-ahead log, once in the segment.
-        need = 2 * size + _SPARE_BYTES
-        free = shutil.disk_usage(self._folder).free
-        if free < need:
-            raise DiskFull(
-                f"{self._folder}: {free >> 20} MiB are free and this write wants {need >> 20} MiB; nothing of it was "
-                "written; free some space and run it again",
-                free=free,
-                need=need,
-            )
-
     def _delete(self, ids: list[str]) -> None:
         with _disk_errors(self._folder):
             self._open.update(self._qe.UpdateOperation.delete_points([_qdrant.point_id(i) for i in ids]))
@@ -181,6 +170,7 @@ class EdgeStore(Store):
             self._open.update(self._qe.UpdateOperation.delete_points_by_filter(self._filter(where)))
 
     def optimize(self) -> None:
+        """Build the index. Raises DiskFull if there is no room for it; nothing that was written is lost then."""
         with _disk_errors(self._folder):
             self._open.optimize()
 
@@ -395,6 +385,19 @@ def _check_creatable(folder: Path, schema: Schema | None) -> None:
         raise NotACollection(f"{folder} is not a collection of nearest and not empty; give another folder")
     if schema is None:
         raise NotACollection(f"{folder} holds no collection; to make one, give a schema")
+    _need_room(next(place for place in (folder, *folder.absolute().parents) if place.exists()), 0)
+
+
+def _need_room(folder: Path, size: int) -> None:
+    need = size + _SPARE_BYTES
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise DiskFull(
+            f"{folder}: {free >> 20} MiB are free and this write wants {need >> 20} MiB; nothing of it was written; "
+            "free some space and run it again",
+            free=free,
+            need=need,
+        )
 
 
 def _lock(folder: Path) -> FileLock:
@@ -521,7 +524,13 @@ def _disk_errors(folder: Path) -> Iterator[None]:
 def _raise_known(error: Exception, folder: Path) -> None:
     said = str(error)
     number = error.errno if isinstance(error, OSError) else None
-    if number == 28 or "No space left" in said or "os error 28" in said or "isk is full" in said:
+    if (
+        number == 28
+        or "No space left" in said
+        or "os error 28" in said
+        or "isk is full" in said
+        or "Not enough space" in said
+    ):
         raise DiskFull(f"{folder}: the disk is full; free some space and run it again ({said})") from error
     if number in (13, 30) or "Read-only file system" in said or "Permission denied" in said:
         raise ReadOnly(f"{folder} cannot be written ({said}); check its permissions, or copy it elsewhere") from error
