@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -22,12 +21,8 @@ class HashEmbedder(Embedder):
         self.max_tokens = max_words
         self.fingerprint = f"{name}:{dimension}"
         self.embedded: list[str] = []
-
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
-        return tokenizer
+        self.tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+        self.tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
 
     def embed_documents(self, texts: Sequence[str], *, truncate: bool = False) -> Float32:
         rows = np.empty((len(texts), self.dimension), np.float32)

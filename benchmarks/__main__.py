@@ -1,0 +1,33 @@
+"""`make bench` runs all; `make bench ARGS="engine peers"` some.
+
+engine   (a) the store's hybrid search, (b) kb.search with a vector, each against the bare engine
+peers    (c) against Chroma's and LanceDB's embedded modes, plain and filtered, at equal recall
+embed    (d) the local embedder against sentence-transformers on PyTorch
+add      (e) kb.add against the embedder's own rate
+memory   (f) peak memory of adding 10,000 and 100,000 documents
+start    wall time of `nearest --help` and `nearest search`
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+from benchmarks.common import machine
+
+PARTS = ("engine", "peers", "embed", "add", "memory", "start")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
+    parts = parser.parse_args().parts or list(PARTS)
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    print(machine())
+    for part in parts:
+        importlib.import_module(f"benchmarks.{part}").run()
+
+
+if __name__ == "__main__":
+    main()
