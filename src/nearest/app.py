@@ -6,7 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import ArrayLike
 
@@ -33,6 +33,10 @@ from nearest.ingest.write import Tagged, check_all
 from nearest.layers.residual import Residual
 from nearest.ledger import Ledger
 from nearest.search import Mode, Searcher
+
+if TYPE_CHECKING:
+    from nearest.demo import Demo
+    from nearest.evaluate import Evaluation, Stage
 
 DEFAULT_EMBEDDER = "local:all-MiniLM-L6-v2"
 DEFAULT_CHUNKER = "recursive"
@@ -92,6 +96,50 @@ def open(
         collection = Collection(place.name, Residual(store), ledger, settings, asked, model)
         opened.pop_all()
         return collection
+
+
+def available_stores() -> list[dict[str, Any]]:
+    """What each store declares of itself, JSON-able, and how to install what it needs."""
+    return stores.describe()
+
+
+def count_files(paths: Iterable[str | Path]) -> int:
+    """How many files `Collection.add_files` would read; raises InvalidInput for a path that does not exist."""
+    return files.count_files(paths)
+
+
+def demo(only: Iterable[str] | None = None) -> Demo:
+    """The standard library's documentation, and questions about it; see `nearest.demo`."""
+    from nearest import demo
+
+    return demo.load(only)
+
+
+def evaluate(
+    folder: str | Path,
+    *,
+    location: str | Path | None = None,
+    embedder: str | Embedder | None = None,
+    chunker: str | Chunker = "whole",
+    progress: Callable[[Stage], None] | None = None,
+) -> Evaluation:
+    """Index a data set in BEIR's layout and measure dense, lexical and hybrid search on it.
+
+    location: where its collection is kept, so that a second run indexes nothing; by default it is
+    temporary. Texts over the model's limit are cut, and counted. Raises InvalidInput for a data set that
+    does not fit together, before anything is written, and for a collection that holds other documents.
+    """
+    import tempfile
+
+    from nearest import evaluate
+
+    dataset = evaluate.load(folder, readers.for_path(Path(folder) / "corpus.jsonl"))
+    with contextlib.ExitStack() as stack:
+        place = location or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nearest-"))) / "kb"
+        kb = stack.enter_context(open(place, embedder=embedder, chunker=chunker))
+        if kb.count() > len(kb.ledger.lookup(dataset.ids)):
+            raise InvalidInput(f"{place} holds other documents than {folder}; give another folder")
+        return evaluate.run(kb, dataset, progress)
 
 
 class _Place:

@@ -18,7 +18,7 @@ import platform
 import sys
 import sysconfig
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -27,7 +27,7 @@ from typing import Any, Literal
 from nearest.contract import Document, FieldKind
 
 FIELDS: Mapping[str, FieldKind] = {"kind": "keyword", "module": "keyword", "has_examples": "bool"}
-QUESTIONS: tuple[tuple[str, Mapping[str, Any] | None], ...] = (
+QUESTIONS: Sequence[tuple[str, Mapping[str, Any] | None]] = (
     ("run a command and capture its output", None),
     ("a temporary folder that is deleted afterwards", None),
     ("wait for several coroutines at the same time", None),
@@ -40,6 +40,15 @@ _LEFT_OUT = {"antigravity", "idlelib", "lib2to3", "readline", "test", "tests", "
 _BEHIND = {"posix", "nt"}
 
 Kind = Literal["module", "class", "function", "method"]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What there is to show: documents, the metadata to index for filters, questions with their conditions."""
+
+    documents: list[Document]
+    fields: Mapping[str, FieldKind]
+    questions: Sequence[tuple[str, Mapping[str, Any] | None]]
 
 
 @dataclass
@@ -77,6 +86,11 @@ class _Module:
 def version() -> str:
     """The Python whose library this is, as in the metadata."""
     return ".".join(platform.python_version_tuple()[:2])
+
+
+def load(only: Iterable[str] | None = None) -> Demo:
+    """All of it; see `documents`."""
+    return Demo(documents(only), FIELDS, QUESTIONS)
 
 
 def documents(only: Iterable[str] | None = None) -> list[Document]:

@@ -4,6 +4,6 @@
 """
 
 from nearest.evaluate.beir import Dataset, load
-from nearest.evaluate.run import Evaluation, Stage, evaluate
+from nearest.evaluate.run import Evaluation, Stage, run
 
-__all__ = ["Dataset", "Evaluation", "Stage", "evaluate", "load"]
+__all__ = ["Dataset", "Evaluation", "Stage", "load", "run"]

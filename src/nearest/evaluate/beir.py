@@ -25,23 +25,22 @@ _QRELS = ("qrels.tsv", "qrels/test.tsv")
 class Dataset:
     """A data set that fits together.
 
-    name: its folder's. queries: text by id, those with judgements. qrels: relevance by document, by
-    query. size: how many lines the corpus has; failed: those of them that are no documents.
+    name: its folder's. ids: the corpus's documents; failed: what in it is none, and why. queries: text by
+    id, of those with judgements. qrels: relevance by document, by query.
     """
 
     name: str
     queries: Mapping[str, str]
     qrels: Mapping[str, Mapping[str, int]]
-    size: int
-    failed: tuple[Failure, ...]
+    ids: list[str]
+    failed: list[Failure]
     _corpus: Path
     _reader: Reader
 
     def documents(self) -> Iterator[Document]:
         """The corpus, from disk."""
-        for document in self._reader.read(self._corpus, self._corpus.name):
-            if isinstance(document, Document):
-                yield document
+        read = self._reader.read(self._corpus, self._corpus.name)
+        return (document for document in read if isinstance(document, Document))
 
 
 def load(folder: str | Path, reader: Reader) -> Dataset:
@@ -74,7 +73,7 @@ def load(folder: str | Path, reader: Reader) -> Dataset:
             f"({len(unknown)} such judgement{'s' * (len(unknown) > 1)}); is the corpus complete?"
         )
     asked = {query: queries[query] for query in qrels}
-    return Dataset(folder.resolve().name, asked, qrels, len(ids) + len(failed), tuple(failed), corpus, reader)
+    return Dataset(folder.resolve().name, asked, qrels, sorted(ids), failed, corpus, reader)
 
 
 def _file(folder: Path, *names: str) -> Path:

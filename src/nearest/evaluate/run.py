@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from nearest.contract import MAX_K, Failure, Hit
+from nearest.contract import MAX_K, Document, Failure, Hit
 from nearest.evaluate import metrics
 from nearest.evaluate.beir import Dataset
 
@@ -29,10 +29,12 @@ class Stage(NamedTuple):
     of: int
 
 
-class Search(Protocol):
-    """`Collection.search_many`."""
+class Collection(Protocol):
+    """What is needed of a collection."""
 
-    def __call__(self, queries: Sequence[str], *, k: int, mode: Any) -> list[list[Hit]]: ...
+    def add(self, documents: Iterable[Document], *, truncate: bool, progress: Callable[[Any], None] | None) -> Any: ...
+    def search_many(self, queries: Sequence[str], *, k: int, mode: Any) -> list[list[Hit]]: ...
+    def info(self) -> dict[str, Any]: ...
 
 
 @dataclass
@@ -47,52 +49,47 @@ class Evaluation:
     documents: int
     queries: int
     embedder: str
-    chunker: str
-    modes: dict[str, dict[str, float]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    truncated: int = 0
-    failed: list[Failure] = field(default_factory=list)
+    chunker: Mapping[str, Any]
+    modes: dict[str, dict[str, float]]
+    seconds: dict[str, float]
+    truncated: int
+    failed: list[Failure]
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "dataset": self.dataset,
-            "documents": self.documents,
-            "queries": self.queries,
-            "embedder": self.embedder,
-            "chunker": self.chunker,
-            "modes": self.modes,
-            "seconds": self.seconds,
-            "truncated": self.truncated,
-            "failed": [{"id": failure.id, "reason": failure.reason} for failure in self.failed],
-        }
+        failed = [{"id": failure.id, "reason": failure.reason} for failure in self.failed]
+        return {**vars(self), "failed": failed}
 
 
-def evaluate(
-    search: Search,
-    dataset: Dataset,
-    *,
-    modes: Iterable[str] = MODES,
-    progress: Callable[[Stage], None] | None = None,
-) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """The measures of each mode, and its seconds for all queries, of a collection that holds the data set."""
-    measured: dict[str, dict[str, float]] = {}
-    seconds: dict[str, float] = {}
-    counted = metrics.judged_queries(dataset.qrels)
-    queries = {query: dataset.queries[query] for query in counted}
-    for mode in modes:
+def run(kb: Collection, dataset: Dataset, progress: Callable[[Stage], None] | None = None) -> Evaluation:
+    """Index what the collection lacks of a data set, cutting what is over the model's limit, and measure it."""
+    tell = progress or (lambda stage: None)
+    total = len(dataset.ids)
+    started = time.perf_counter()
+    report = kb.add(
+        dataset.documents(), truncate=True, progress=lambda at: tell(Stage("index", at.documents + at.failed, total))
+    )
+    seconds = {"index": time.perf_counter() - started}
+    modes: dict[str, dict[str, float]] = {}
+    queries = {query: dataset.queries[query] for query in metrics.judged_queries(dataset.qrels)}
+    for mode in MODES:
         started = time.perf_counter()
-        rankings = _rankings(search, queries, mode, progress)
+        rankings = _rankings(kb, queries, mode, tell)
         seconds[mode] = time.perf_counter() - started
-        measured[mode] = {
+        modes[mode] = {
             "ndcg@10": metrics.mean(metrics.ndcg, rankings, dataset.qrels, 10),
             "recall@100": metrics.mean(metrics.recall, rankings, dataset.qrels, 100),
             "mrr@10": metrics.mean(metrics.mrr, rankings, dataset.qrels, 10),
         }
-    return measured, seconds
+    facts = kb.info()
+    failed = [*dataset.failed, *report.failed]
+    return Evaluation(
+        dataset.name, facts["documents"], len(queries), facts["embedder"], facts["chunker"], modes,
+        {name: round(value, 3) for name, value in seconds.items()}, report.truncated, failed,
+    )  # fmt: skip
 
 
 def _rankings(
-    search: Search, queries: Mapping[str, str], mode: str, progress: Callable[[Stage], None] | None
+    kb: Collection, queries: Mapping[str, str], mode: str, tell: Callable[[Stage], None]
 ) -> dict[str, list[str]]:
     """The `_DEPTH` best documents of each query."""
     rankings: dict[str, list[str]] = {}
@@ -102,7 +99,7 @@ def _rankings(
         found: dict[str, list[str]] = {query: [] for query in batch}
         k = _DEPTH + 1  # the query itself may be among them
         while batch:
-            answers = search([queries[query] for query in batch], k=k, mode=mode)
+            answers = kb.search_many([queries[query] for query in batch], k=k, mode=mode)
             short = []
             for query, hits in zip(batch, answers, strict=True):
                 # A deeper search may fuse a little differently; what the first one ranked stays in front.
@@ -113,6 +110,5 @@ def _rankings(
                     short.append(query)
             batch, k = short, min(2 * k, MAX_K)
         rankings |= {query: ranking[:_DEPTH] for query, ranking in found.items()}
-        if progress is not None:
-            progress(Stage(mode, len(rankings), len(queries)))
+        tell(Stage(mode, len(rankings), len(queries)))
     return rankings

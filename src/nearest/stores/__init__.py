@@ -10,10 +10,12 @@ A store's module declares
 
 from __future__ import annotations
 
+from importlib import metadata
 from types import ModuleType
+from typing import Any
 
 from nearest import plugins
-from nearest.contract import Schema, Store, StoreURL
+from nearest.contract import Capabilities, Schema, Store, StoreURL
 from nearest.errors import InvalidInput
 
 
@@ -40,3 +42,33 @@ def connect(url: str, schema: Schema | None = None) -> Store:
     parsed = StoreURL.parse(url)
     store: Store = find(parsed.scheme).connect(parsed, schema)
     return store
+
+
+def describe() -> list[dict[str, Any]]:
+    """What each store's module declares, JSON-able; whether its client is installed, and how it would be."""
+    extras = metadata.metadata("nearest").get_all("Provides-Extra") or []
+    told: list[dict[str, Any]] = []
+    for name, module in plugins.load_all("stores").items():
+        capabilities: Capabilities = module.STORE.capabilities
+        required = [f"{package}{version}" for package, version in module.REQUIRES.items()]
+        packages = f"nearest[{name}]" if name in extras else " ".join(required)
+        told.append(
+            {
+                "name": name,
+                "schemes": list(schemes(module)),
+                "installed": all(_installed(package) for package in module.REQUIRES),
+                "install": f"pip install '{packages}'" if required else "",
+                "features": sorted(capabilities.features),
+                "filters": sorted(capabilities.filters),
+                "known_gaps": [{"test": g.test, "why": g.why, "reason": g.reason} for g in module.KNOWN_GAPS],
+            }
+        )
+    return told
+
+
+def _installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
