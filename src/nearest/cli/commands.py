@@ -1,0 +1,288 @@
+"""The commands and their options. Each parses, calls `nearest.app`, and hands the result to `show`.
+
+Nothing heavy is imported before a command runs, so that --help is instant.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from nearest.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from nearest.app import Collection
+    from nearest.contract import FieldKind
+
+# The base of typer's usage errors has no public name in every version of typer.
+UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+class Absent(Exception):
+    """What was asked for is not there."""
+
+
+class Stopped(Exception):
+    """Ctrl-C; says how to go on."""
+
+
+cli = typer.Typer(
+    name="nearest",
+    help="Vector search, from a laptop to a cluster.",
+    epilog="Start with: nearest add FOLDER && nearest search 'a question'",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich's help takes twice as long to appear
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DEFAULT = "./.nearest"
+Where = Annotated[
+    str, typer.Option("--collection", "-c", metavar="FOLDER|URL", help="The collection.", show_default=True)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+Condition = Annotated[
+    str | None,
+    typer.Option("--where", metavar="JSON", help='Condition on metadata, such as \'{"year": {"$gte": 2020}}\'.'),
+]
+Model = Annotated[str | None, typer.Option("--embedder", metavar="PROVIDER:MODEL", help="The embedding model.")]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """One command. Raises UsageError, Absent, Stopped, and what the app raises."""
+    code = typer.main.get_command(cli).main(list(arguments), prog_name="nearest", standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        typer.echo(f"nearest {metadata.version('nearest')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _nearest(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@cli.command()
+def add(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files and folders.")],
+    collection: Where = DEFAULT,
+    embedder: Model = None,
+    chunker: Annotated[str | None, typer.Option(metavar="NAME", help="How texts are cut (new collections).")] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=KIND", help="Metadata indexed for filters (new collections); repeatable."),
+    ] = None,
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut what is over the model's limit.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Add files and folders, or bring them up to date.
+
+    What did not change is skipped, and what is gone from PATH is removed.
+    """
+    from nearest import app
+    from nearest.cli import show
+
+    fields = _fields(field)
+    files = app.count_files(paths)
+    with (
+        _resumable("What was finished is kept; run the same command again to go on."),
+        _open(collection, create=True, embedder=embedder, chunker=chunker, fields=fields) as opened,
+        show.progress("indexing", files, unit="documents") as told,
+    ):
+        report = opened.add_files(paths, truncate=truncate, progress=lambda at: told(at.documents + at.failed))
+    show.report(collection, report, as_json)
+    return 1 if report.failed else 0
+
+
+@cli.command()
+def search(
+    query: Annotated[str, typer.Argument(help="A question, or words.")],
+    collection: Where = DEFAULT,
+    k: Annotated[int, typer.Option("-k", metavar="N", help="Hits at most.")] = 10,
+    mode: Annotated[str, typer.Option(metavar="MODE", help="dense (meaning), lexical (words) or hybrid.")] = "hybrid",
+    where: Condition = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Tell how each score came about.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find the passages that answer a question best."""
+    from nearest.cli import show
+
+    condition = _condition(where)
+    with _resumable(), _open(collection) as opened:
+        hits = opened.search(query, k=k, where=condition, mode=cast("Any", mode), explain=explain)
+    show.hits(query, hits, as_json)
+
+
+@cli.command()
+def get(
+    document_id: Annotated[str, typer.Argument(metavar="ID", help="A document's id.")],
+    collection: Where = DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """Print a document."""
+    from nearest.cli import show
+
+    with _resumable(), _open(collection) as opened:
+        document = opened.get(document_id)
+    if document is None:
+        raise Absent(f"{collection} has no document {document_id!r}")
+    show.document(document, as_json)
+
+
+@cli.command()
+def rm(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Documents.")] = None,
+    collection: Where = DEFAULT,
+    where: Condition = None,
+    as_json: Json = False,
+) -> None:
+    """Remove documents, by id or by a condition."""
+    from nearest.cli import show
+
+    if bool(ids) == (where is not None):
+        raise UsageError("give either ids or --where")
+    condition = _condition(where)
+    with _resumable("Run the same command again to finish it."), _open(collection) as opened:
+        removed = opened.delete(where=condition) if condition is not None else opened.delete(ids)
+    show.removed(removed, len(set(ids)) if ids else None, as_json)
+
+
+@cli.command()
+def info(collection: Where = DEFAULT, as_json: Json = False) -> None:
+    """Show how much a collection holds, and its model."""
+    from nearest.cli import show
+
+    with _resumable(), _open(collection) as opened:
+        facts = opened.info()
+    show.facts(facts, as_json)
+
+
+@cli.command("eval")
+def evaluate(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="corpus.jsonl, queries.jsonl and qrels.tsv (BEIR).")],
+    collection: Annotated[
+        str | None,
+        typer.Option(
+            "--collection", "-c", metavar="FOLDER|URL", help="Keep the index here; otherwise it is temporary."
+        ),
+    ] = None,
+    embedder: Model = None,
+    chunker: Annotated[str, typer.Option(metavar="NAME", help="How texts are cut.")] = "whole",
+    as_json: Json = False,
+) -> int:
+    """Measure search on a data set with judgements.
+
+    DIR is indexed and asked its questions in every mode: dense, lexical and hybrid.
+    """
+    from nearest import app
+    from nearest.cli import show
+
+    keep = f"Run the same command again to go on; the index is in {collection}."
+    with (
+        _resumable(keep if collection else "Nothing was kept; with -c FOLDER it can be resumed."),
+        show.stages() as told,
+    ):
+        evaluation = app.evaluate(
+            folder, location=collection, embedder=embedder, chunker=chunker, progress=lambda at: told(*at)
+        )
+    show.evaluation(evaluation, as_json)
+    return 1 if evaluation.failed else 0
+
+
+@cli.command()
+def stores(
+    collection: Annotated[str, typer.Option("--collection", "-c", hidden=True)] = DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """List the vector databases, and what each can do."""
+    from nearest import app
+    from nearest.cli import show
+
+    show.stores(app.available_stores(), as_json)
+
+
+@cli.command()
+def demo(
+    collection: Where = "./.demo",
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="MODULE", hidden=True)] = None,
+    embedder: Annotated[str | None, typer.Option(hidden=True)] = None,
+    as_json: Json = False,
+) -> int:
+    """Show it on the Python library's documentation."""
+    from nearest import app
+    from nearest.cli import show
+
+    with _resumable("What was finished is kept; run `nearest demo` again to go on."):
+        show.note("Reading the documentation of Python's standard library ...")
+        demonstration = app.demo(only)
+        documents = demonstration.documents
+        with _open(collection, create=True, embedder=embedder, fields=demonstration.fields) as opened:
+            with show.progress("indexing", len(documents), unit="documents") as told:
+                report = opened.add(documents, progress=lambda at: told(at.documents + at.failed))
+            answers = [
+                (question, where, opened.search(question, k=3, where=where))
+                for question, where in demonstration.questions
+            ]
+    show.demo(collection, report, answers, as_json)
+    return 1 if report.failed else 0
+
+
+# --- what commands share ---------------------------------------------------------------------------
+
+
+@contextmanager
+def _open(location: str, *, create: bool = False, **options: Any) -> Iterator[Collection]:
+    """A collection; what was repaired when it was opened is told."""
+    from nearest import app
+    from nearest.cli import show
+
+    with app.open(location, create=create, **options) as opened:
+        for line in opened.repaired:
+            show.note(f"after an interruption: {line}")
+        yield opened
+
+
+@contextmanager
+def _resumable(how: str = "") -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(how) from None
+
+
+def _condition(text: str | None) -> dict[str, Any] | None:
+    """Raises InvalidInput; whether the operators make sense is for the app to say."""
+    if text is None:
+        return None
+    try:
+        condition = json.loads(text)
+    except ValueError as error:
+        told = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise InvalidInput(f"--where is not JSON: {told} of {text!r}") from None
+    return cast("dict[str, Any]", condition)
+
+
+def _fields(given: list[str] | None) -> dict[str, FieldKind] | None:
+    if not given:
+        return None
+    fields: dict[str, FieldKind] = {}
+    for text in given:
+        name, equals, kind = text.rpartition("=")
+        if not equals or not name or not kind:
+            raise InvalidInput(f"--field {text}: write NAME=KIND, such as year=integer")
+        fields[name] = cast("FieldKind", kind)
+    return fields

@@ -1,0 +1,335 @@
+"""What the commands print: results on stdout, as text or as one JSON document; progress and notes on stderr.
+
+Texts come from other people's files: they are never read as markup, and what could steer a terminal is
+left out. Colours and progress bars appear on terminals alone.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from nearest.contract import Document, Failure, Hit
+
+_SHOWN_FAILURES = 20
+
+
+class _Report(Protocol):
+    added: int
+    updated: int
+    unchanged: int
+    removed: int
+    skipped: int
+    failed: list[Failure]
+    chunks: int
+    truncated: int
+    seconds: float
+
+
+# --- plumbing --------------------------------------------------------------------------------------
+
+
+def as_json(data: Any) -> None:
+    # Escaped where the terminal could not show it; a path that is not UTF-8 is escaped by stdout itself.
+    escape = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    print(json.dumps(data, ensure_ascii=escape, indent=2))
+
+
+def note(text: str) -> None:
+    """A line for the reader, beside the result."""
+    print(f"nearest: {_clean(text)}", file=sys.stderr)
+
+
+def _out() -> Console:
+    return Console(width=_width(), highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def _width() -> int:
+    return max(40, shutil.get_terminal_size((100, 24)).columns)
+
+
+def _clean(text: str) -> str:
+    """One line without control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _plural(n: int, word: str, many: str | None = None) -> str:
+    return f"{n:,} {word if n == 1 else many or word + 's'}"
+
+
+@contextmanager
+def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, if that is a terminal. More than `total` (files of many documents) makes it endless."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    with _bar() as bar:
+        task = bar.add_task(what, total=total, unit=unit)
+        yield lambda done: bar.update(task, completed=done, total=total if done <= total else None)
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar a stage."""
+    if not sys.stderr.isatty():
+        yield lambda name, done, of: None
+        return
+    with _bar() as bar:
+        tasks: dict[str, Any] = {}
+
+        def told(name: str, done: int, of: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=of, unit="documents" if name == "index" else "queries")
+            bar.update(tasks[name], completed=done)
+
+        yield told
+
+
+def _bar() -> Any:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+# --- results ---------------------------------------------------------------------------------------
+
+
+def report(collection: str, report: _Report, json_wanted: bool) -> None:
+    if json_wanted:
+        as_json({"collection": collection, **_report_json(report)})
+        return
+    out = _out()
+    out.print(_report_line(report))
+    _failures(out, report.failed)
+
+
+def _report_json(report: _Report) -> dict[str, Any]:
+    return {
+        "added": report.added,
+        "updated": report.updated,
+        "unchanged": report.unchanged,
+        "removed": report.removed,
+        "skipped": report.skipped,
+        "failed": [{"id": failure.id, "reason": failure.reason} for failure in report.failed],
+        "chunks": report.chunks,
+        "truncated": report.truncated,
+        "seconds": round(report.seconds, 3),
+    }
+
+
+def _report_line(report: _Report) -> str:
+    parts = [f"{getattr(report, name):,} {name}" for name in ("added", "updated", "unchanged", "removed", "skipped")
+             if getattr(report, name) or name in ("added", "unchanged")]  # fmt: skip
+    if report.failed:
+        parts.append(f"{len(report.failed):,} failed")
+    cut = f", {report.truncated:,} cut to the model's limit" if report.truncated else ""
+    return f"{', '.join(parts)} ({_plural(report.chunks, 'chunk')}{cut}) in {report.seconds:.1f} s"
+
+
+def _failures(out: Console, failed: Sequence[Failure]) -> None:
+    for failure in failed[:_SHOWN_FAILURES]:
+        out.print(Text("failed ", "red") + Text(f"{_clean(failure.id)}: {_clean(failure.reason)}"))
+    if len(failed) > _SHOWN_FAILURES:
+        out.print(f"... and {len(failed) - _SHOWN_FAILURES:,} more; --json lists all")
+    if failed:
+        out.print("What failed is tried again when the same command is run.")
+
+
+def hits(query: str, hits: Sequence[Hit], json_wanted: bool) -> None:
+    if json_wanted:
+        as_json({"query": query, "hits": [_hit_json(hit) for hit in hits]})
+        return
+    out = _out()
+    if not hits:
+        out.print("no hits")
+    for rank, hit in enumerate(hits, 1):
+        _hit(out, rank, hit)
+
+
+def _hit_json(hit: Hit) -> dict[str, Any]:
+    told = {} if hit.explain is None else {"explain": dict(hit.explain)}
+    return {
+        "id": hit.id,
+        "document_id": hit.document_id,
+        "score": float(hit.score),
+        "text": hit.text,
+        "metadata": dict(hit.metadata),
+        **told,
+    }
+
+
+def _hit(out: Console, rank: int, hit: Hit) -> None:
+    line = (
+        Text(f"{rank:>2}  ")
+        + Text(f"{hit.score:.3f}", "green")
+        + Text("  ")
+        + Text(_clean(hit.document_id or hit.id), "bold")
+    )
+    for name in ("title", "source"):
+        value = hit.metadata.get(name)
+        if isinstance(value, str) and value and value != hit.document_id:
+            line += Text(f"  {_clean(value)}", "dim")
+    out.print(line)
+    width = _width() - 4
+    for row in textwrap.wrap(_clean(hit.text[: 8 * width]), width, max_lines=2, placeholder=" ..."):
+        out.print(Text(f"    {row}"))
+    if hit.explain is not None:
+        out.print(Text(f"    {_told(hit.explain)}", "cyan"))
+
+
+def _told(explain: Mapping[str, Any]) -> str:
+    return _clean(", ".join(f"{name} {_value(value)}" for name, value in explain.items()))
+
+
+def _value(value: Any) -> str:
+    match value:
+        case float():
+            return f"{value:.4g}"
+        case Mapping():
+            return "(" + ", ".join(f"{name} {_value(inner)}" for name, inner in value.items()) + ")"
+        case list() | tuple():
+            return "; ".join(_value(inner) for inner in value)
+    return str(value)
+
+
+def document(document: Document, json_wanted: bool) -> None:
+    if json_wanted:
+        as_json({"id": document.id, "text": document.text, "metadata": dict(document.metadata)})
+        return
+    out = _out()
+    out.print(Text(_clean(document.id), "bold"))
+    for name, value in document.metadata.items():
+        shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        out.print(Text(f"{_clean(name)}: {_clean(shown)}", "dim"))
+    out.print()
+    out.print(Text("".join(c if c.isprintable() or c in "\n\t" else " " for c in document.text)))
+
+
+def removed(count: int, asked: int | None, json_wanted: bool) -> None:
+    if json_wanted:
+        as_json({"removed": count})
+    elif asked is None or asked == count:
+        print(f"removed {_plural(count, 'document')}")
+    else:
+        print(f"removed {_plural(count, 'document')}; {asked - count:,} of the {asked:,} were not there")
+
+
+def facts(facts: Mapping[str, Any], json_wanted: bool) -> None:
+    if json_wanted:
+        as_json(facts)
+        return
+    out = _out()
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        if name in ("failed", "repaired"):
+            shown = f"{len(value):,}"
+        elif isinstance(value, Mapping):
+            shown = ", ".join(f"{key}={inner}" for key, inner in value.items()) or "none"
+        else:
+            shown = f"{value:,}" if isinstance(value, int) else str(value)
+        out.print(Text(f"{name:<{width}}  ", "dim") + Text(_clean(shown)))
+    for name, reason in facts["failed"].items():
+        out.print(Text("failed ", "red") + Text(f"{_clean(name)}: {_clean(reason)}"))
+
+
+class _Evaluation(Protocol):
+    dataset: str
+    documents: int
+    queries: int
+    modes: dict[str, dict[str, float]]
+    seconds: dict[str, float]
+    truncated: int
+    failed: list[Failure]
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+def evaluation(evaluation: _Evaluation, json_wanted: bool) -> None:
+    if json_wanted:
+        as_json(evaluation.to_json())
+        return
+    out = _out()
+    measures = list(next(iter(evaluation.modes.values())))
+    table = Table(title=None, box=None, pad_edge=False)
+    table.add_column("mode")
+    for measure in [*measures, "seconds"]:
+        table.add_column(measure, justify="right")
+    for mode, values in evaluation.modes.items():
+        table.add_row(mode, *(f"{values[m]:.4f}" for m in measures), f"{evaluation.seconds[mode]:.2f}")
+    documents = _plural(evaluation.documents, "document")
+    queries = _plural(evaluation.queries, "query", "queries")
+    index = f"indexed in {evaluation.seconds['index']:.1f} s"
+    out.print(f"{_clean(evaluation.dataset)}: {documents}, {queries}, {index}")
+    if evaluation.truncated:
+        out.print(f"{_plural(evaluation.truncated, 'text')} cut to the model's limit")
+    out.print(table)
+    _failures(out, evaluation.failed)
+
+
+def stores(stores: Sequence[Mapping[str, Any]], json_wanted: bool) -> None:
+    if json_wanted:
+        as_json({"stores": list(stores)})
+        return
+    out = _out()
+    for store in stores:
+        state = Text("installed", "green") if store["installed"] else Text(store["install"], "yellow")
+        out.print(Text(", ".join(f"{scheme}:" for scheme in store["schemes"]), "bold") + Text("  ") + state)
+        for name in ("features", "filters"):
+            for row in textwrap.wrap(f"{name}: {' '.join(store[name])}", _width() - 4, subsequent_indent="  "):
+                out.print(Text(f"    {row}", "dim"))
+        for gap in store["known_gaps"]:
+            out.print(Text(f"    gap ({gap['why']}): {_clean(gap['reason'])}", "dim"))
+
+
+def demo(
+    collection: str,
+    report: _Report,
+    answers: Sequence[tuple[str, Mapping[str, Any] | None, Sequence[Hit]]],
+    json_wanted: bool,
+) -> None:
+    if json_wanted:
+        told = [
+            {"query": query, "where": where, "hits": [_hit_json(hit) for hit in hits]} for query, where, hits in answers
+        ]
+        as_json({"collection": collection, "report": _report_json(report), "answers": told})
+        return
+    out = _out()
+    out.print(_report_line(report))
+    _failures(out, report.failed)
+    for query, where, hits in answers:
+        out.print()
+        asked = Text(f"? {query}", "bold blue")
+        if where is not None:
+            asked += Text(f"   where {json.dumps(where)}", "blue")
+        out.print(asked)
+        for rank, hit in enumerate(hits, 1):
+            _hit(out, rank, hit)
+    out.print()
+    out.print(Text("Now your own folder:", "bold"))
+    out.print("    nearest add YOUR_FOLDER")
+    out.print("    nearest search 'your question'")
