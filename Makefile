@@ -41,9 +41,10 @@ docs: $(STAMP)-dev ## rewrite the generated parts of README.md and docs/
 bench: $(BENCH)/.stamp ## compare with other libraries; on Linux see TORCH_INDEX in requirements/bench.txt
 	@$(BENCH)/bin/python -m benchmarks $(ARGS)
 
-torture: $(STAMP)-dev ## every test at length, and those that kill processes and fill disks
+torture: $(STAMP)-dev ## every test at length, then 200 kills; takes long
 	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal --hypothesis-profile thorough \
 	  -m "torture or not torture" $(ARGS)
+	@$(VENV)/bin/python -m tests.crash.harness --kills 200
 
 lock: $(STAMP)-bootstrap ## resolve pyproject.toml anew into requirements/*.txt; ARGS="-P numpy" moves one package
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh tools/lock.sh $(ARGS)

@@ -8,7 +8,9 @@ A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; N
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -72,12 +74,30 @@ def stores() -> str:
     return table(["", *modules], rows)
 
 
+def cli() -> str:
+    """What `nearest --help` says, of itself and of every command."""
+    import typer
+
+    from nearest.cli import commands
+
+    program = str(Path(sys.executable).with_name("nearest"))
+    environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1"}
+
+    def asked(*arguments: str) -> str:
+        done = subprocess.run(
+            [program, *arguments, "--help"], env=environment, capture_output=True, text=True, check=True
+        )
+        return f"```text\n$ {' '.join(['nearest', *arguments, '--help'])}\n{done.stdout.strip()}\n```\n"
+
+    return "\n".join([asked(), *(asked(name) for name in typer.main.get_group(commands.cli).commands)])
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-GENERATORS: dict[str, Callable[[], str]] = {"stores": stores}
+GENERATORS: dict[str, Callable[[], str]] = {"cli": cli, "stores": stores}
 
 
 def regenerated(text: str) -> str:
