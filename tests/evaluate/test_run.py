@@ -1,0 +1,84 @@
+"""Runs: from hits, which are chunks, to rankings, which are documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nearest.contract import Document, Hit
+from nearest.evaluate import Dataset, Stage, run
+from nearest.ingest import Progress, Report
+from tests.evaluate.test_beir import Lines
+
+
+class Canned:
+    """A collection whose answers are given; remembers what it was asked."""
+
+    def __init__(self, answers: dict[str, list[str]]) -> None:
+        self.answers = answers  # documents of the hits, by question
+        self.asked: list[tuple[int, str, int]] = []
+
+    def add(self, documents: Iterable[Document], *, truncate: bool, progress: Callable[[Any], None] | None) -> Report:
+        added = list(documents)
+        assert truncate
+        assert progress is not None
+        progress(Progress(len(added), len(added), 0, "indexing"))
+        return Report(added=len(added), truncated=1)
+
+    def search_many(self, queries: Sequence[str], *, k: int, mode: Any) -> list[list[Hit]]:
+        self.asked.append((len(queries), mode, k))
+        return [
+            [Hit(f"{d}#{i}", {}, {"document_id": d}, -i) for i, d in enumerate(self.answers[query][:k])]
+            for query in queries
+        ]
+
+    def info(self) -> dict[str, Any]:
+        return {"documents": 2, "embedder": "fake", "chunker": {"name": "fake"}}
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.jsonl"
+    path.write_text('{"_id": "a", "text": "one"}\n{"_id": "b", "text": "two"}\n')
+    return path
+
+
+def dataset(corpus: Path, qrels: dict[str, dict[str, int]]) -> Dataset:
+    return Dataset("set", {q: f"{q}?" for q in qrels}, qrels, ["a", "b"], [], corpus, Lines())
+
+
+def test_a_document_stands_where_its_best_chunk_does(corpus: Path) -> None:
+    kb = Canned({"1?": ["x", "x", "x", "a", "x", "b"]})
+    result = run(kb, dataset(corpus, {"1": {"a": 1}}))
+    assert result.modes["dense"] == {"ndcg@10": pytest.approx(0.63093, abs=1e-5), "recall@100": 1.0, "mrr@10": 0.5}
+    assert list(result.modes) == ["dense", "lexical", "hybrid"]
+    assert result.queries == 1
+    assert result.truncated == 1
+    assert set(result.seconds) == {"index", "dense", "lexical", "hybrid"}
+
+
+def test_a_query_that_is_a_document_does_not_find_itself(corpus: Path) -> None:
+    kb = Canned({"a?": ["a", "b"]})
+    assert run(kb, dataset(corpus, {"a": {"b": 1}})).modes["hybrid"]["mrr@10"] == 1.0
+
+
+def test_more_chunks_are_fetched_until_there_are_a_hundred_documents(corpus: Path) -> None:
+    many = [f"d{i // 5}" for i in range(1000)]  # five chunks a document
+    kb = Canned({"1?": many, "2?": ["a"]})
+    result = run(kb, dataset(corpus, {"1": {"d99": 1, "d100": 1}, "2": {"a": 1}}))
+    assert result.modes["dense"]["recall@100"] == 0.75  # d99 is the hundredth, d100 is not among them
+    assert [(n, k) for n, mode, k in kb.asked if mode == "dense"] == [(2, 101), (1, 202), (1, 404), (1, 808)]
+
+
+def test_queries_without_a_positive_judgement_are_not_asked(corpus: Path) -> None:
+    kb = Canned({"1?": ["a"]})
+    assert run(kb, dataset(corpus, {"1": {"a": 1}, "2": {"b": 0}})).queries == 1
+
+
+def test_progress_tells_the_stages(corpus: Path) -> None:
+    told: list[Stage] = []
+    run(Canned({"1?": ["a"]}), dataset(corpus, {"1": {"a": 1}}), told.append)
+    assert told == [("index", 2, 2), ("dense", 1, 1), ("lexical", 1, 1), ("hybrid", 1, 1)]
