@@ -1,0 +1,155 @@
+"""The encoder of the BERT family as an OpenVINO graph, from a model's own weights and config.
+
+BERT: Devlin et al. 2019, RoBERTa: Liu et al. 2019 (the same graph; positions start past the padding id).
+Pooling to one vector a text: Sentence-BERT, Reimers & Gurevych 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from nearest.contract import Float32
+from nearest.errors import ModelError
+
+Pooling = Literal["mean", "cls"]
+FAMILY = ("bert", "roberta", "xlm-roberta", "camembert")
+ACTIVATIONS = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "relu": None}
+# What of the config the vectors depend on, the weights being given.
+FIELDS = ("model_type", "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps")
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Raises ModelError, naming the fault, for a config that `build` has no graph for."""
+    kind = config.get("model_type")
+    if kind not in FAMILY:
+        raise ModelError(f"model_type {kind!r} is not an encoder that runs here; those are {', '.join(FAMILY)}")
+    if (act := config.get("hidden_act")) not in ACTIVATIONS:
+        raise ModelError(f"hidden_act {act!r} does not run here; these do: {', '.join(ACTIVATIONS)}")
+    if (positions := config.get("position_embedding_type") or "absolute") != "absolute":
+        raise ModelError(f"position_embedding_type {positions!r} does not run here, only 'absolute'")
+    if config.get("is_decoder"):
+        raise ModelError("the model is a decoder (is_decoder), not an encoder")
+    for name in (
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "max_position_embeddings",
+        "intermediate_size",
+    ):
+        if not isinstance(config.get(name), int) or config[name] < 1:
+            raise ModelError(f"config.json: {name} must be a positive integer, got {config.get(name)!r}")
+    if config["hidden_size"] % config["num_attention_heads"]:
+        raise ModelError("config.json: hidden_size is not a multiple of num_attention_heads")
+
+
+def first_position(config: Mapping[str, Any]) -> int:
+    """The row of the position table that a text's first token takes."""
+    return 0 if config["model_type"] == "bert" else int(config.get("pad_token_id") or 0) + 1
+
+
+def read(path: Path) -> dict[str, Float32]:
+    """Every floating-point tensor of a safetensors file, as float32. Raises ModelError for a damaged one."""
+    import safetensors
+
+    try:
+        stored = safetensors.deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ModelError(f"cannot read {path}: {error}") from error
+    tensors = {}
+    for name, tensor in stored:
+        data, shape = tensor["data"], tensor["shape"]
+        match tensor["dtype"]:
+            case "F32":
+                values = np.frombuffer(data, np.float32)
+            case "F16":
+                values = np.frombuffer(data, np.float16).astype(np.float32)
+            case "BF16":  # the upper half of a float32; NumPy has no such type
+                values = (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
+            case _:
+                continue  # position ids, which older exports carry along
+        tensors[_plain_name(name)] = values.reshape(shape)
+    return tensors
+
+
+def _plain_name(name: str) -> str:
+    """Without the prefix of a model with a head on top, and as TensorFlow's names were rewritten since."""
+    for prefix in FAMILY:
+        name = name.removeprefix(f"{prefix}.")
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+
+
+def build(config: Mapping[str, Any], tensors: Mapping[str, Float32], pooling: Pooling) -> Any:
+    """An openvino.Model: ids and mask, both int32 (n, t), to float32 (n, d), not normalised.
+
+    The mask is 1 for a token and 0 for padding, which comes last and changes nothing. Raises ModelError
+    for a tensor that is missing or of another shape.
+    """
+    import openvino  # type: ignore[import-untyped]
+    import openvino.opset15 as op  # type: ignore[import-untyped]
+
+    width, heads = config["hidden_size"], config["num_attention_heads"]
+    epsilon = float(config.get("layer_norm_eps", 1e-12))
+
+    def tensor(name: str, *shape: int) -> Float32:
+        value = tensors.get(name)
+        if value is None or (value.shape != shape if shape else value.shape[-1:] != (width,)):
+            have = "missing" if value is None else f"of shape {value.shape}"
+            raise ModelError(f"the weights do not fit config.json: {name} is {have}")
+        return value
+
+    def numbers(*values: int) -> Any:
+        return op.constant(np.array(values, np.int64))
+
+    def linear(x: Any, name: str, inner: int, outer: int) -> Any:
+        product = op.matmul(x, op.constant(tensor(f"{name}.weight", outer, inner)), False, True)
+        return op.add(product, op.constant(tensor(f"{name}.bias", outer)))
+
+    def norm(x: Any, name: str) -> Any:
+        x = op.mvn(x, numbers(-1), True, epsilon, "inside_sqrt")
+        x = op.multiply(x, op.constant(tensor(f"{name}.weight", width)))
+        return op.add(x, op.constant(tensor(f"{name}.bias", width)))
+
+    def split(x: Any) -> Any:
+        return op.transpose(op.reshape(x, numbers(0, 0, heads, width // heads), True), numbers(0, 2, 1, 3))
+
+    kind = ACTIVATIONS[config["hidden_act"]]
+    activate: Callable[[Any], Any] = op.relu if kind is None else lambda x: op.gelu(x, kind)
+
+    ids = op.parameter([-1, -1], np.int32, "ids")
+    mask = op.parameter([-1, -1], np.int32, "mask")
+    kept = op.convert(mask, "f32")
+    # 0 where a token is looked at, and far below any score where it is padding; within float16 too.
+    bias = op.multiply(op.subtract(op.unsqueeze(kept, numbers(1, 2)), op.constant(np.float32(1))),
+                       op.constant(np.float32(1e4)))  # fmt: skip
+
+    words = op.gather(op.constant(tensor("embeddings.word_embeddings.weight")), ids, numbers(0))
+    # One text a row, so every token is of type 0: its row is added to the positions once and for all.
+    table = tensor("embeddings.position_embeddings.weight") + tensor("embeddings.token_type_embeddings.weight")[0]
+    length = op.gather(op.shape_of(ids), numbers(1), numbers(0))
+    places = op.slice(op.constant(table[first_position(config) :]), numbers(0), length, numbers(1), numbers(0))
+    x = norm(op.add(words, places), "embeddings.LayerNorm")
+
+    for layer in range(config["num_hidden_layers"]):
+        at = f"encoder.layer.{layer}"
+        query, key, value = (
+            split(linear(x, f"{at}.attention.self.{part}", width, width)) for part in ("query", "key", "value")
+        )
+        seen = op.scaled_dot_product_attention(query, key, value, bias)
+        seen = op.reshape(op.transpose(seen, numbers(0, 2, 1, 3)), numbers(0, 0, width), True)
+        x = norm(
+            op.add(linear(seen, f"{at}.attention.output.dense", width, width), x), f"{at}.attention.output.LayerNorm"
+        )
+        inner = config["intermediate_size"]
+        wide = activate(linear(x, f"{at}.intermediate.dense", width, inner))
+        x = norm(op.add(linear(wide, f"{at}.output.dense", inner, width), x), f"{at}.output.LayerNorm")
+
+    if pooling == "cls":
+        pooled = op.gather(x, numbers(0), numbers(1))
+    else:
+        # The sum; the division by the number of tokens is lost in the normalisation that follows.
+        pooled = op.matmul(op.unsqueeze(kept, numbers(1)), x, False, False)
+    return openvino.Model([op.squeeze(pooled, numbers(1))], [ids, mask], "bert")

@@ -1,0 +1,334 @@
+"""Embeddings on this machine's processor: sentence-transformers models of the BERT family, on OpenVINO.
+
+Needs no PyTorch. Models: Sentence-BERT, Reimers & Gurevych 2019. The compiled model is kept in the cache
+folder ($NEAREST_CACHE_DIR, or else the user's cache); deleting it costs a second at the next start.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import queue
+import threading
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from nearest.contract import Embedder, Float32, canonical_json
+from nearest.embedders import _bert, _files
+from nearest.errors import InvalidInput, ModelError, TextTooLong
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+REQUIRES: Mapping[str, str] = {}  # part of the default installation
+
+WINDOW = 1024  # texts tokenised and sorted at a time, while the last of the window before are computed
+BATCH_TOKENS = 4096
+BATCH_TEXTS = 64
+
+
+def load(
+    model: str,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    query_prefix: str | None = None,
+    document_prefix: str | None = None,
+) -> LocalEmbedder:
+    """The embedder of a model: `all-MiniLM-L6-v2`, `org/name` as on the Hugging Face hub, or a folder.
+
+    folder: where its files are (config.json, tokenizer.json, model.safetensors, and modules.json with
+    what it names). The prefixes, which E5 and BGE models want, are the model's own unless given.
+    Raises ModelError if the files are missing, altered, or of a kind that does not run here.
+    """
+    place, sha256 = _files.locate(model, folder)
+    return LocalEmbedder(f"local:{model}", place, sha256, query_prefix, document_prefix)
+
+
+class LocalEmbedder(Embedder):
+    """One model. Safe to call from several threads at once; nothing heavy is loaded before the first call."""
+
+    def __init__(
+        self, name: str, folder: Path, sha256: str, query_prefix: str | None, document_prefix: str | None
+    ) -> None:
+        """folder: of the model's files. sha256: of its weights, in hexadecimal. See `load`."""
+        self.name = name
+        self._folder = folder
+        self._sha256 = sha256
+        self._config = _json(folder, "config.json")
+        _bert.check(self._config)
+        self._pooling = _pooling(folder)
+        settings = _json(folder, "sentence_bert_config.json", {})
+        self._lowercase = bool(settings.get("do_lower_case"))
+        positions = self._config["max_position_embeddings"] - _bert.first_position(self._config)
+        self.max_tokens = min(settings.get("max_seq_length") or positions, positions)
+        self.dimension = self._config["hidden_size"]
+        prompts = _json(folder, "config_sentence_transformers.json", {}).get("prompts") or {}
+        documents = next((prompts[key] for key in ("document", "passage", "corpus") if key in prompts), None)
+        self._query_prefix = (prompts.get("query") or "") if query_prefix is None else query_prefix
+        self._document_prefix = (documents or "") if document_prefix is None else document_prefix
+        facts = {
+            "weights": sha256,
+            "config": {field: self._config.get(field) for field in _bert.FIELDS},
+            "pooling": self._pooling,
+            "normalisation": "unit",
+            "lowercase": self._lowercase,
+            "query_prefix": self._query_prefix,
+            "document_prefix": self._document_prefix,
+        }
+        self.fingerprint = f"local:{hashlib.sha256(canonical_json(facts).encode()).hexdigest()}"
+        self._lock = threading.Lock()
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:  # type: ignore[override] # an attribute, made when first read
+        """The model's tokenizers.Tokenizer, without truncation or padding."""
+        from tokenizers import Tokenizer, normalizers
+
+        path = self._folder / "tokenizer.json"
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise ModelError(f"cannot read {path}: {error}") from error
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        if self._lowercase:
+            own = [tokenizer.normalizer] if tokenizer.normalizer else []
+            tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
+        return tokenizer
+
+    def embed_documents(self, texts: Sequence[str], *, truncate: bool = False) -> Float32:
+        return self._embed(texts, self._document_prefix, truncate)
+
+    def embed_queries(self, texts: Sequence[str], *, truncate: bool = False) -> Float32:
+        return self._embed(texts, self._query_prefix, truncate)
+
+    def embed_query(self, text: str, *, truncate: bool = False) -> Float32:
+        _check(text, "the query")
+        (ids,) = self._tokenize([self._query_prefix + text], "the query", 0, truncate)
+        vector: Float32 = _unit(self._queries(*_pad([ids])))[0]
+        return vector
+
+    def _embed(self, texts: Sequence[str], prefix: str, truncate: bool) -> Float32:
+        if isinstance(texts, str):
+            raise InvalidInput("texts must be a list of strings, got one string; write [text]")
+        for i, text in enumerate(texts):
+            _check(text, f"text {i}")
+        vectors: Float32 = np.empty((len(texts), self.dimension), np.float32)
+        if not len(texts):
+            return vectors
+        encoder = self._documents
+        pending: list[tuple[list[int], Future[Float32]]] = []
+        with ThreadPoolExecutor(encoder.width) as pool:
+            try:
+                for start in range(0, len(texts), WINDOW):
+                    tokens = self._tokenize(
+                        [prefix + text for text in texts[start : start + WINDOW]], "text", start, truncate
+                    )
+                    before, pending = (
+                        pending,
+                        [
+                            ([start + i for i in rows], pool.submit(encoder, *_pad([tokens[i] for i in rows])))
+                            for rows in _batches([len(ids) for ids in tokens])
+                        ],
+                    )
+                    for rows, computed in before:
+                        vectors[rows] = computed.result()
+                for rows, computed in pending:
+                    vectors[rows] = computed.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return _unit(vectors)
+
+    def _tokenize(self, texts: list[str], what: str, start: int, truncate: bool) -> list[list[int]]:
+        """The ids of each text, none over max_tokens: cut and counted if `truncate`, or else refused."""
+        tokens = []
+        for i, encoding in enumerate(self.tokenizer.encode_batch_fast(texts)):
+            ids: list[int] = encoding.ids
+            if len(ids) > self.max_tokens:
+                if not truncate:
+                    which = what if what.startswith("the") else f"{what} {start + i}"
+                    raise TextTooLong(
+                        f"{which} has {len(ids)} tokens, and {self.name} takes {self.max_tokens}; "
+                        "split it into chunks, or pass truncate=True to embed its beginning alone",
+                        index=start + i,
+                        tokens=len(ids),
+                        limit=self.max_tokens,
+                    )
+                # The special tokens at the end (BERT's [SEP]) stay at the end.
+                special = encoding.special_tokens_mask
+                tail = next((n for n, flag in enumerate(reversed(special)) if not flag), 0)
+                ids = ids[: self.max_tokens - tail] + ids[len(ids) - tail :]
+                with self._lock:
+                    self.truncated += 1
+            tokens.append(ids)
+        return tokens
+
+    @property
+    def _documents(self) -> _Encoder:
+        return self._encoder("THROUGHPUT")
+
+    @property
+    def _queries(self) -> _Encoder:
+        return self._encoder("LATENCY")
+
+    def _encoder(self, hint: Literal["THROUGHPUT", "LATENCY"]) -> _Encoder:
+        """Two of them, so that a query does not wait behind a long run of documents."""
+        with self._lock:
+            encoders = self.__dict__.setdefault("_encoders", {})
+            if hint not in encoders:
+                encoders[hint] = _Encoder(self._compiled(hint))
+            encoder: _Encoder = encoders[hint]
+            return encoder
+
+    def _compiled(self, hint: str) -> Any:
+        """The openvino.CompiledModel: from the cache, or else compiled from the weights and cached."""
+        core, traits = _core()
+        settings = {"PERFORMANCE_HINT": hint}
+        facts = {**traits, "weights": self._sha256, "config": self._config, "pooling": self._pooling}
+        key = hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:32]
+        cache = _files.cache_folder()
+        path = cache / "compiled" / f"{key}.blob" if cache else None
+        if path is not None and (blob := _read_blob(path)) is not None:
+            try:
+                return core.import_model(blob, "CPU", settings)
+            except RuntimeError:
+                pass  # not readable after all: made anew below
+        model = _bert.build(self._config, _bert.read(self._folder / _files.WEIGHTS), self._pooling)
+        compiled = core.compile_model(model, "CPU", settings)
+        if path is not None:
+            exported = compiled.export_model().getbuffer()
+            _files.write(path, [exported, zlib.crc32(exported).to_bytes(4, "little")])
+        return compiled
+
+
+class _Encoder:
+    """A compiled model that several threads may call; `width` of them at once."""
+
+    def __init__(self, compiled: Any) -> None:
+        self.width: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(self.width):
+            self._idle.put(compiled.create_infer_request())
+
+    def __call__(self, ids: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]) -> Float32:
+        request = self._idle.get()
+        try:
+            vectors: Float32 = np.array(request.infer([ids, mask], share_inputs=True)[0], np.float32)
+        finally:
+            self._idle.put(request)
+        return vectors
+
+
+@functools.cache
+def _core() -> tuple[Any, dict[str, str]]:
+    """OpenVINO, and what a compiled model depends on besides the model."""
+    import openvino  # type: ignore[import-untyped]
+
+    core = openvino.Core()
+    traits = {
+        "graph": hashlib.sha256(Path(_bert.__file__).read_bytes()).hexdigest(),
+        "openvino": openvino.get_version(),
+        **{
+            name: str(core.get_property("CPU", name))
+            for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES", "INFERENCE_PRECISION_HINT")
+        },
+    }
+    return core, traits
+
+
+def _read_blob(path: Path) -> Any:
+    """An openvino.Tensor over a cached file, None if there is none or it is damaged."""
+    import openvino  # type: ignore[import-untyped]
+
+    try:
+        data = np.memmap(path, np.uint8, "r")
+    except (OSError, ValueError):
+        return None
+    if zlib.crc32(data[:-4].data) != int.from_bytes(data[-4:].tobytes(), "little"):
+        return None
+    return openvino.Tensor(data[:-4])
+
+
+def _check(text: object, which: str) -> None:
+    if not isinstance(text, str):
+        raise InvalidInput(f"{which} must be a string, got {type(text).__name__}")
+    if not text or text.isspace():
+        raise InvalidInput(f"{which} is empty; there is nothing to embed")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput(f"{which} holds a lone surrogate; decode it with the right encoding") from None
+
+
+def _batches(lengths: list[int]) -> Iterator[list[int]]:
+    """Rows of about one length together, the longest first, so that little is padded and the end is even."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    start = 0
+    while start < len(order):
+        size = min(BATCH_TEXTS, max(1, BATCH_TOKENS // lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
+
+
+def _pad(tokens: list[list[int]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """ids and mask, int32 (n, t)."""
+    lengths = np.array([len(ids) for ids in tokens])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    padded = np.zeros(mask.shape, np.int32)
+    padded[mask] = np.concatenate([np.array(ids, np.int32) for ids in tokens])
+    return padded, mask.astype(np.int32)
+
+
+def _unit(vectors: Float32) -> Float32:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not (np.isfinite(norms).all() and norms.all()):
+        raise ModelError("the model gave a vector that is not finite or all zeros; its weights are damaged")
+    unit: Float32 = vectors / norms
+    return unit
+
+
+def _json(folder: Path, name: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
+    try:
+        value = json.loads((folder / name).read_bytes())
+    except FileNotFoundError as error:
+        if default is not None:
+            return default
+        raise ModelError(f"{folder} has no {name}") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {folder / name}: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{folder / name} must hold an object")
+    return value
+
+
+def _pooling(folder: Path) -> _bert.Pooling:
+    """By modules.json and the pooling's own config; the mean where the folder has no modules.json."""
+    path = folder / "modules.json"
+    if not path.exists():
+        return "mean"
+    try:
+        modules = [(module["type"].rpartition(".")[2], module["path"]) for module in json.loads(path.read_bytes())]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(f"cannot read {path}: {error}") from error
+    kinds = [kind for kind, _ in modules]
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        raise ModelError(f"{path}: only Transformer, Pooling and Normalize run here, and it has {', '.join(kinds)}")
+    config = _json(folder, f"{modules[1][1]}/config.json")
+    modes = config.get("pooling_mode") or [
+        key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+        for key, on in config.items()
+        if key.startswith("pooling_mode_") and on is True
+    ]
+    modes = [modes] if isinstance(modes, str) else modes
+    if modes == ["mean"] or modes == ["cls"]:
+        mode: _bert.Pooling = modes[0]
+        return mode
+    raise ModelError(f"{folder}: pooling {modes} does not run here; mean and cls do")
