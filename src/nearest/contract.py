@@ -111,7 +111,7 @@ class VectorSpec:
     multi: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.dim, int) or not 1 <= self.dim <= 65_536:
+        if not isinstance(self.dim, int) or isinstance(self.dim, bool) or not 1 <= self.dim <= 65_536:
             raise InvalidInput(f"dim must be an integer from 1 to 65536, got {self.dim!r}")
         if self.metric not in ("cosine", "dot", "l2"):
             raise InvalidInput(f"metric must be cosine, dot or l2, got {self.metric!r}")
@@ -136,7 +136,7 @@ class IndexParams:
     def __post_init__(self) -> None:
         for name in ("m", "ef_construct", "ef"):
             value = getattr(self, name)
-            if not isinstance(value, int) or not 1 <= value <= 10_000:
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 10_000:
                 raise InvalidInput(f"{name} must be an integer from 1 to 10000, got {value!r}")
         if self.quantization not in ("none", "scalar", "product", "binary"):
             raise InvalidInput(f"quantization must be none, scalar, product or binary, got {self.quantization!r}")
@@ -167,6 +167,8 @@ class Schema:
             raise InvalidInput("a schema needs at least one vector, sparse vector or text field")
         if len(set(names)) != len(names) or not all(isinstance(n, str) and n for n in names):
             raise InvalidInput(f"vector names must be distinct and not empty, got {names}")
+        if self.text is not None and not all(self.text.split(".")):
+            raise InvalidInput(f"text: {self.text!r} has an empty part")
         for path, kind in self.fields.items():
             if not path or not all(path.split(".")):
                 raise InvalidInput(f"fields: {path!r} has an empty part")
@@ -360,7 +362,11 @@ class StoreURL:
         if not colon or not scheme.isidentifier():
             raise InvalidInput(f"{text!r} is not a store's URL; write scheme:location, such as edge:./dir")
         location, _, query = rest.partition("?")
-        return cls(text, scheme, location, dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))))
+        try:
+            options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+        except ValueError:
+            raise InvalidInput(f"{text!r}: options are written name=value and joined by &, got {query!r}") from None
+        return cls(text, scheme, location, options)
 
 
 class Store(ABC):
@@ -483,17 +489,24 @@ class Store(ABC):
                     "wrap it in layers.residual.Residual to complete it", op=node.op, path=path)  # fmt: skip
 
     def check_query(self, query: Query) -> Query:
-        """The query with its vectors as float32; raises InvalidQuery or UnsupportedError."""
+        """The query with its vectors as float32 and its condition parsed.
+
+        Raises InvalidQuery, InvalidFilter or UnsupportedError.
+        """
+        if not isinstance(query, Query):
+            raise InvalidQuery(f"expected a Query, got {type(query).__name__}")
         if not isinstance(query.k, int) or isinstance(query.k, bool) or not 1 <= query.k <= MAX_K:
             raise InvalidQuery(f"k must be an integer from 1 to {MAX_K}, got {query.k!r}")
-        if query.ef is not None and (not isinstance(query.ef, int) or query.ef < 1):
+        if query.ef is not None and (not isinstance(query.ef, int) or isinstance(query.ef, bool) or query.ef < 1):
             raise InvalidQuery(f"ef must be a positive integer, got {query.ef!r}")
         if query.exact:
             self._need("exact", "exact search")
-        self.check_filter(query.where)
+        # A condition as a user writes it would match nothing, silently, if it came to a store unparsed.
+        where = filters.parse(query.where)
+        self.check_filter(where)
         if isinstance(query.find, Fused):
-            return replace(query, find=self._check_fused(query.find))
-        return replace(query, find=self._check_part(query.find))
+            return replace(query, where=where, find=self._check_fused(query.find))
+        return replace(query, where=where, find=self._check_part(query.find))
 
     def _check_part(self, find: Dense | Sparse | Text) -> Dense | Sparse | Text:
         match find:
@@ -529,6 +542,8 @@ class Store(ABC):
             raise InvalidQuery(f"fusion must be normalized or rrf, got {find.method!r}")
         if not isinstance(find.candidates, int) or not 1 <= find.candidates <= MAX_K:
             raise InvalidQuery(f"candidates must be an integer from 1 to {MAX_K}, got {find.candidates!r}")
+        if not isinstance(find.rrf_k, int) or find.rrf_k < 0:
+            raise InvalidQuery(f"rrf_k must be an integer of 0 or more, got {find.rrf_k!r}")
         if find.weights is not None:
             if len(find.weights) != len(find.parts):
                 raise InvalidQuery(f"{len(find.parts)} parts need as many weights, got {len(find.weights)}")
@@ -610,11 +625,17 @@ def fused_search(store: Store, queries: Sequence[Query]) -> list[list[Hit]]:
 
 
 def explain_parts(find: Fused, rankings: Sequence[fusion.Ranking[Any]]) -> dict[Any, dict[str, Any]]:
-    """For each id its rank and score in every part that found it, keyed by the part's kind."""
+    """For each id its rank and score in every part that found it, keyed by the part's name.
+
+    A second part of the same name is `name#2`.
+    """
     told: dict[Any, dict[str, Any]] = {}
-    for part, ranking in zip(find.parts, rankings, strict=True):
+    names = [part_name(part) for part in find.parts]
+    for i, ranking in enumerate(rankings):
+        before = names[:i].count(names[i])
+        name = f"{names[i]}#{before + 1}" if before else names[i]
         for rank, (item, score) in enumerate(ranking, 1):
-            told.setdefault(item, {})[part_name(part)] = {"rank": rank, "score": score}
+            told.setdefault(item, {})[name] = {"rank": rank, "score": score}
     return told
 
 
@@ -687,8 +708,12 @@ def check_sparse(value: Any) -> SparseVector:
 
 def check_record(schema: Schema, record: Record) -> Record:
     """The record with its vectors converted; raises InvalidRecord, naming the record and the fault."""
+    if not isinstance(record, Record):
+        raise InvalidRecord(f"expected a Record, got {type(record).__name__}")
     try:
         check_id(record.id)
+        if not isinstance(record.vectors, Mapping):
+            raise InvalidInput(f"vectors must be an object (dict) by name, got {type(record.vectors).__name__}")
         missing = [name for name in schema.vectors if name not in record.vectors]
         if missing:
             raise InvalidInput(f"lacks vector {missing[0]!r}, which the schema declares")
