@@ -41,11 +41,23 @@ def normalized(rankings: Sequence[Ranking[Id]], weights: Sequence[float]) -> dic
         scores = [score for _, score in ranking]
         low, high = min(scores), max(scores)
         share = weight / total
-        scale = share / (high - low) if high > low else 0.0
         for item, score in ranking:
-            gain = (score - low) * scale if scale else share
-            fused[item] = fused.get(item, 0.0) + gain
+            # The quotient first: share / (high - low) is infinite where scores all but coincide.
+            gain = share * ((score - low) / (high - low)) if high > low else share
+            # Shares may add up to a rounding error more than 1.
+            fused[item] = min(1.0, fused.get(item, 0.0) + gain)
     return fused
+
+
+def scores(
+    rankings: Sequence[Ranking[Id]],
+    method: Literal["normalized", "rrf"],
+    weights: Sequence[float] | None = None,
+    rrf_k: int = RRF_K,
+) -> dict[Id, float]:
+    """The fused score of every item; equal weights where none are given."""
+    weights = weights or [1.0] * len(rankings)
+    return rrf(rankings, weights, rrf_k) if method == "rrf" else normalized(rankings, weights)
 
 
 def fuse(
@@ -55,6 +67,5 @@ def fuse(
     rrf_k: int = RRF_K,
 ) -> list[tuple[Id, float]]:
     """Fused (id, score) by falling score, ties by id as text."""
-    weights = weights or [1.0] * len(rankings)
-    fused = rrf(rankings, weights, rrf_k) if method == "rrf" else normalized(rankings, weights)
+    fused = scores(rankings, method, weights, rrf_k)
     return sorted(fused.items(), key=lambda pair: (-pair[1], str(pair[0])))
