@@ -85,6 +85,7 @@ def open(
             store = opened.enter_context(stores.connect(place.store_url))
         else:
             model = asked.load_embedder()
+            asked.record(model)  # an unknown chunker is refused here, before anything is written
             store = opened.enter_context(place.create_store(asked.schema(model.dimension)))
         ledger = opened.enter_context(contextlib.closing(place.open_ledger()))
         settings = ledger.settings()
