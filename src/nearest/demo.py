@@ -29,8 +29,8 @@ from nearest.contract import Document, FieldKind
 FIELDS: Mapping[str, FieldKind] = {"kind": "keyword", "module": "keyword", "has_examples": "bool"}
 QUESTIONS: Sequence[tuple[str, Mapping[str, Any] | None]] = (
     ("run a command and capture its output", None),
-    ("a temporary folder that is deleted afterwards", None),
-    ("wait for several coroutines at the same time", None),
+    ("compare two texts line by line and show the differences", None),
+    ("pick random elements from a list without repeats", None),
     ("count how often each item occurs", {"kind": "class", "has_examples": True}),
 )
 

@@ -234,7 +234,7 @@ def demo(
             with show.progress("indexing", len(documents), unit="documents") as told:
                 report = opened.add(documents, progress=lambda at: told(at.documents + at.failed))
             answers = [
-                (question, where, opened.search(question, k=3, where=where))
+                (question, where, opened.search(question, where=where))
                 for question, where in demonstration.questions
             ]
     show.demo(collection, report, answers, as_json)
@@ -273,6 +273,8 @@ def _condition(text: str | None) -> dict[str, Any] | None:
     except ValueError as error:
         told = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise InvalidInput(f"--where is not JSON: {told} of {text!r}") from None
+    if condition is None:
+        raise InvalidInput("--where is null; give an object of conditions, or leave it out")
     return cast("dict[str, Any]", condition)
 
 

@@ -327,7 +327,10 @@ def demo(
         if where is not None:
             asked += Text(f"   where {json.dumps(where)}", "blue")
         out.print(asked)
-        for rank, hit in enumerate(hits, 1):
+        best: dict[str | None, Hit] = {}
+        for hit in hits:
+            best.setdefault(hit.document_id, hit)  # of a document's passages the first
+        for rank, hit in enumerate(list(best.values())[:3], 1):
             _hit(out, rank, hit)
     out.print()
     out.print(Text("Now your own folder:", "bold"))

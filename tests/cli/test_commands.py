@@ -1,0 +1,440 @@
+"""Each command in this process: what it prints, with --json and without, and its exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import nearest
+from nearest import embedders, stores
+from nearest.cli import main
+from nearest.contract import Embedder
+from nearest.errors import CollectionDamaged, ConnectionFailed, DiskFull, MissingDependency, ModelError, ReadOnly
+from tests.cli import fake
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        """stdout, which must be one JSON document and nothing else."""
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Runs a command in an empty folder, with a fake model as the default."""
+    real = embedders.load
+
+    def load(spec: str, **options: Any) -> Embedder:
+        return fake.load("hash") if spec in ("local:all-MiniLM-L6-v2", "fake:hash") else real(spec, **options)
+
+    monkeypatch.setattr(embedders, "load", load)
+    monkeypatch.chdir(tmp_path)
+
+    def ran(*arguments: str | Path) -> Ran:
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err.replace(f"{fake.BATCH}\n", ""))
+
+    return ran
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "keys.txt").write_text("Rotate the keys once a month.")
+    (folder / "backups.txt").write_text("Backups are made at night.\nRestore them with care.")
+    return folder
+
+
+def put(location: str | Path, *documents: nearest.Document) -> None:
+    with nearest.open(location, embedder=fake.load("hash")) as kb:
+        kb.add(list(documents))
+
+
+# --- add ---
+
+
+def test_add_search_get_rm(run: Run, docs: Path) -> None:
+    ran = run("add", docs)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("2 added, 0 unchanged (2 chunks) in ")
+    assert run("add", docs).out.startswith("0 added, 2 unchanged (0 chunks)")
+
+    found = run("search", "rotate keys", "--mode", "lexical")
+    assert found.code == 0
+    first, snippet = found.out.splitlines()
+    assert first.split()[0] == "1"
+    assert first.split()[2] == "docs/keys.txt"
+    assert snippet == "    Rotate the keys once a month."
+
+    got = run("get", "docs/backups.txt")
+    assert got.code == 0
+    assert got.out.startswith("docs/backups.txt\n")
+    assert got.out.endswith("\nBackups are made at night.\nRestore them with care.\n")
+
+    assert run("rm", "docs/keys.txt", "docs/nothing.txt").out == "removed 1 document; 1 of the 2 were not there\n"
+    absent = run("get", "docs/keys.txt")
+    assert absent.code == 1
+    assert "has no document 'docs/keys.txt'" in absent.err
+
+
+def test_what_add_prints_as_json(run: Run, docs: Path) -> None:
+    report = run("add", docs, "--json").data
+    assert report.pop("seconds") >= 0
+    assert report == {
+        "collection": "./.nearest", "added": 2, "updated": 0, "unchanged": 0, "removed": 0, "skipped": 0,
+        "failed": [], "chunks": 2, "truncated": 0,
+    }  # fmt: skip
+
+
+def test_a_document_that_fails_is_exit_code_1_and_the_others_are_added(run: Run, docs: Path) -> None:
+    (docs / "broken.txt").write_bytes(b"\x00\x01\x02\x00")
+    ran = run("add", docs)
+    assert ran.code == 1
+    assert "2 added" in ran.out
+    assert "1 failed" in ran.out
+    assert "failed docs/broken.txt: " in ran.out
+    again = run("add", docs, "--json")
+    assert again.code == 1
+    assert [failure["id"] for failure in again.data["failed"]] == ["docs/broken.txt"]
+    assert again.data["unchanged"] == 2
+    assert "docs/broken.txt" in run("info", "--json").data["failed"]
+    assert "failed docs/broken.txt: " in run("info").out
+
+
+def test_too_long_fails_and_truncate_cuts(run: Run, docs: Path) -> None:
+    (docs / "long.txt").write_text("word " * 400)
+    assert run("add", docs, "--chunker", "whole").code == 1
+    cut = run("add", docs, "--truncate")
+    assert cut.code == 0
+    assert "1 added, 2 unchanged (1 chunk, 1 cut to the model's limit)" in cut.out
+
+
+def test_fields_are_declared_once(run: Run, docs: Path) -> None:
+    assert run("add", docs, "--field", "year=integer", "--field", "a.b=keyword").code == 0
+    assert run("info", "--json").data["fields"] == {"year": "integer", "a.b": "keyword"}
+    other = run("add", docs, "--field", "year=keyword", "--json")
+    assert (other.code, other.data["error"]["kind"]) == (2, "SchemaMismatch")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "nothing does not exist"),
+        (["docs", "--field", "year"], "write NAME=KIND"),
+        (["docs", "--field", "year=number"], "kind must be"),
+        (["docs", "--chunker", "none"], "no chunker named 'none'"),
+        (["docs", "--embedder", "none:model"], "no embedder named 'none'"),
+        (["docs", "-c", "docs"], "not a collection of nearest and not empty"),
+        (["docs", "-c", "none:place"], "no store answers to 'none'"),
+        ([], "Missing argument"),
+    ],
+)
+def test_bad_input_to_add_writes_nothing(
+    run: Run, docs: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    ran = run("add", *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# --- search ---
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> str:
+    put(
+        tmp_path / ".nearest",
+        nearest.Document("a", "red apples and\n\n  green pears", {"year": 2020, "title": "Fruit"}),
+        nearest.Document("b", "red bricks", {"year": 2024, "source": "walls.txt"}),
+        nearest.Document("c", "blue sky", {}),
+    )
+    return "./.nearest"
+
+
+@pytest.mark.usefixtures("filled")
+def test_search_as_json(run: Run) -> None:
+    data = run("search", "red apples", "--mode", "lexical", "--json").data
+    assert data["query"] == "red apples"
+    assert [hit["document_id"] for hit in data["hits"]] == ["a", "b"]
+    first = data["hits"][0]
+    assert set(first) == {"id", "document_id", "score", "text", "metadata"}
+    assert first["id"] == "a#0"
+    assert first["text"] == "red apples and\n\n  green pears"
+    assert first["metadata"] == {"year": 2020, "title": "Fruit"}
+
+
+@pytest.mark.usefixtures("filled")
+def test_search_shows_title_source_and_a_snippet_on_one_line(run: Run) -> None:
+    lines = run("search", "red", "--mode", "lexical").out.splitlines()
+    assert any(line.endswith("  a  Fruit") for line in lines)
+    assert any(line.endswith("  b  walls.txt") for line in lines)
+    assert "    red apples and green pears" in lines
+
+
+@pytest.mark.usefixtures("filled")
+def test_search_takes_k_where_and_explain(run: Run) -> None:
+    assert len(run("search", "red", "-k", "1", "--json").data["hits"]) == 1
+    hits = run("search", "red", "--where", '{"year": {"$gte": 2021}}', "--explain", "--json").data["hits"]
+    assert [hit["document_id"] for hit in hits] == ["b"]
+    assert hits[0]["explain"]["mode"] == "hybrid"
+    assert hits[0]["explain"]["dense"]["rank"] == 1
+    assert "mode hybrid, dense (rank 1" in run("search", "red", "--explain").out
+
+
+@pytest.mark.usefixtures("filled")
+def test_no_hits(run: Run) -> None:
+    ran = run("search", "red", "--where", '{"year": 1900}')
+    assert (ran.code, ran.out) == (0, "no hits\n")
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["x", "--where", '{"year": }'], "--where is not JSON: Expecting value at column 10 of '{\"year\": }'"),
+        (["x", "--where", '{"year": {"$near": 1}}'], "where.year: unknown operator $near"),
+        (["x", "--where", "[]"], "where: needs an object"),
+        (["x", "--where", "null"], "--where is null"),
+        (["x", "-k", "0"], "k must be an integer from 1"),
+        (["x", "-k", "many"], "'-k'"),
+        (["x", "--mode", "fuzzy"], "mode must be dense, lexical, hybrid"),
+        (["  "], "the query text is empty"),
+        ([], "Missing argument"),
+        (["x", "--colour"], "No such option"),
+    ],
+)
+def test_bad_queries_are_usage(run: Run, arguments: list[str], message: str) -> None:
+    ran = run("search", *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+    told = run("search", *arguments, "--json")
+    assert told.code == 2
+    assert message in told.data["error"]["message"]
+
+
+def test_what_could_steer_a_terminal_is_not_printed(run: Run, tmp_path: Path) -> None:
+    put(
+        tmp_path / ".nearest",
+        nearest.Document("a\x1b[2Jb", "red \x1b]0;owned\x07 [bold]wine[/bold]\x9b", {"title": "\x1b["}),
+    )
+    shown = run("search", "wine", "--mode", "lexical").out + run("get", "a\x1b[2Jb").out
+    assert not set(shown) & {"\x1b", "\x07", "\x9b"}
+    assert "[bold]wine[/bold]" in shown
+    assert run("search", "wine", "--mode", "lexical", "--json").data["hits"][0]["document_id"] == "a\x1b[2Jb"
+
+
+# --- rm, info, stores ---
+
+
+@pytest.mark.usefixtures("filled")
+def test_rm_where(run: Run) -> None:
+    assert run("rm", "--where", '{"year": {"$exists": true}}', "--json").data == {"removed": 2}
+    assert run("info", "--json").data["documents"] == 1
+    assert run("rm", "c").out == "removed 1 document\n"
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either ids or --where"),
+        (["a", "--where", '{"year": 1}'], "give either ids or --where"),
+        (["--where", "{}"], "where: the object is empty"),
+        (["--where", "null"], "--where is null"),
+    ],
+)
+def test_rm_never_removes_by_mistake(run: Run, arguments: list[str], message: str) -> None:
+    ran = run("rm", *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+    assert run("info", "--json").data["documents"] == 3
+
+
+@pytest.mark.usefixtures("filled")
+def test_info(run: Run) -> None:
+    facts = run("info", "--json").data
+    assert (facts["documents"], facts["chunks"], facts["embedder"]) == (3, 3, "fake:hash")
+    lines = run("info").out.splitlines()
+    assert any(line.split() == ["documents", "3"] for line in lines)
+    assert any(line.split() == ["embedder", "fake:hash"] for line in lines)
+
+
+def test_stores_tells_what_each_store_declares(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {store["name"]: store for store in run("stores", "--json").data["stores"]}
+    assert told["edge"]["schemes"] == ["edge"]
+    assert told["edge"]["installed"] is True
+    assert "durable" in told["edge"]["features"]
+    assert told["memory"]["install"] == ""
+    assert "edge:  installed" in run("stores").out
+
+    from nearest.stores import edge
+
+    monkeypatch.setattr(edge, "REQUIRES", {"no-such-client": "==1"})
+    assert not {s["name"]: s for s in stores.describe()}["edge"]["installed"]
+    assert "edge:  pip install 'no-such-client==1'" in run("stores").out
+
+
+@pytest.mark.parametrize("command", [["search", "x"], ["get", "x"], ["rm", "x"], ["info"]])
+def test_only_add_makes_a_collection(run: Run, tmp_path: Path, command: list[str]) -> None:
+    ran = run(*command, "-c", "none")
+    assert (ran.code, ran.out) == (2, "")
+    assert "there is no collection at none; make one with: nearest add PATH -c none" in ran.err
+    assert run(*command, "-c", "none", "--json").data["error"]["kind"] == "NotACollection"
+    assert not list(tmp_path.iterdir())
+
+
+# --- eval, demo ---
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Path:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    rows = [{"_id": f"d{i}", "title": f"title{i}", "text": f"about thing{i}"} for i in range(9)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "queries.jsonl").write_text('{"_id": "q1", "text": "thing3"}\n{"_id": "q2", "text": "title5"}\n')
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td3\t1\nq2\td5\t1\n")
+    return folder
+
+
+def test_eval(run: Run, judged: Path, tmp_path: Path) -> None:
+    ran = run("eval", judged, "--json")
+    assert ran.code == 0
+    assert (ran.data["dataset"], ran.data["documents"], ran.data["queries"]) == ("set", 9, 2)
+    assert list(ran.data["modes"]) == ["dense", "lexical", "hybrid"]
+    assert ran.data["modes"]["lexical"] == {"ndcg@10": 1.0, "recall@100": 1.0, "mrr@10": 1.0}
+    assert ran.data["modes"]["dense"]["recall@100"] == 1.0
+    assert set(ran.data["seconds"]) == {"index", "dense", "lexical", "hybrid"}
+    assert sorted(tmp_path.iterdir()) == [judged]
+    lines = run("eval", judged).out.splitlines()
+    assert lines[0].startswith("set: 9 documents, 2 queries, indexed in ")
+    assert lines[1].split() == ["mode", "ndcg@10", "recall@100", "mrr@10", "seconds"]
+    assert lines[3].split()[:4] == ["lexical", "1.0000", "1.0000", "1.0000"]
+
+
+def test_eval_keeps_its_index_where_it_is_told_to(run: Run, judged: Path, tmp_path: Path) -> None:
+    assert run("eval", judged, "-c", "kept").code == 0
+    assert run("info", "-c", "kept", "--json").data["documents"] == 9
+    assert run("eval", judged, "-c", "kept").code == 0
+    put(tmp_path / "other", nearest.Document("mine", "my own"))
+    other = run("eval", judged, "-c", "other", "--chunker", "recursive")
+    assert (other.code, other.out) == (2, "")
+    assert "other holds other documents" in other.err
+    assert run("info", "-c", "other", "--json").data["documents"] == 1
+
+
+def test_eval_with_a_document_that_fails(run: Run, judged: Path) -> None:
+    with (judged / "corpus.jsonl").open("a") as file:
+        file.write('{"_id": "empty", "text": ""}\n')
+    ran = run("eval", judged, "--json")
+    assert ran.code == 1
+    assert len(ran.data["failed"]) == 1
+    assert ran.data["documents"] == 9
+
+
+def test_eval_of_what_is_no_data_set(run: Run, docs: Path) -> None:
+    ran = run("eval", docs)
+    assert (ran.code, ran.out) == (2, "")
+    assert "has no corpus.jsonl" in ran.err
+
+
+def test_demo(run: Run) -> None:
+    ran = run("demo", "--only", "difflib", "--only", "collections", "--json")
+    assert ran.code == 0
+    assert ran.data["report"]["added"] > 50
+    assert len(ran.data["answers"]) == 4
+    last = ran.data["answers"][-1]
+    assert last["where"] == {"kind": "class", "has_examples": True}
+    assert last["hits"]
+    assert all(hit["metadata"]["kind"] == "class" for hit in last["hits"])
+    again = run("demo", "--only", "difflib", "--only", "collections")
+    assert "0 added, " in again.out
+    assert "(0 chunks)" in again.out
+    assert again.out.endswith("    nearest add YOUR_FOLDER\n    nearest search 'your question'\n")
+
+
+# --- what is common to all ---
+
+
+EVERY = [["add", "docs"], ["search", "x"], ["get", "x"], ["rm", "x"], ["info"], ["demo", "--only", "json"]]
+
+
+@pytest.mark.parametrize("command", EVERY)
+def test_a_locked_collection_is_exit_code_3(run: Run, docs: Path, tmp_path: Path, command: list[str]) -> None:
+    with nearest.open(tmp_path / "held", embedder=fake.load("hash")):
+        ran = run(*command, "-c", "held", "--json")
+        assert ran.code == 3
+        assert ran.data["error"]["kind"] == "CollectionLocked"
+        assert ran.data["error"]["retryable"] is True
+        assert "open in another process" in ran.err
+
+
+def test_a_damaged_collection_is_exit_code_3(run: Run, filled: str, tmp_path: Path) -> None:
+    (tmp_path / ".nearest" / "ledger.db").write_bytes(b"not a database" * 100)
+    ran = run("info", "--json")
+    assert (ran.code, ran.data["error"]["kind"]) == (3, "CollectionDamaged")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (CollectionDamaged("x"), 3), (DiskFull("x"), 3), (ReadOnly("x"), 3), (ConnectionFailed("x"), 3),
+        (MissingDependency("x"), 2), (ModelError("x"), 2), (nearest.errors.ModelMismatch("x"), 2),
+    ],
+)  # fmt: skip
+def test_errors_and_their_exit_codes(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: nearest.NearestError, code: int
+) -> None:
+    def fails(*args: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("nearest.app.open", fails)
+    ran = run("info")
+    assert (ran.code, ran.out, ran.err) == (code, "", "nearest: x\n")
+
+
+def test_other_exceptions_keep_their_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object, **options: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("nearest.app.open", fails)
+    with pytest.raises(ZeroDivisionError):
+        run("info")
+
+
+def test_json_after_dashes_is_a_query(run: Run) -> None:
+    ran = run("search", "-c", "none", "--", "--json")
+    assert (ran.code, ran.out) == (2, "")
+
+
+def test_an_unknown_command(run: Run) -> None:
+    ran = run("find", "--json")
+    assert (ran.code, ran.data["error"]["kind"]) == (2, "UsageError")
+    assert "No such command 'find'" in ran.err
+
+
+def test_version_and_help(run: Run) -> None:
+    from importlib import metadata
+
+    assert run("--version").out == f"nearest {metadata.version('nearest')}\n"
+    shown = run("--help").out
+    for command in ("add", "search", "get", "rm", "info", "eval", "stores", "demo"):
+        assert f"  {command} " in shown
+        assert "--json" in run(command, "--help").out
+        assert "--collection" in run(command, "-h").out or command == "stores"
