@@ -1,0 +1,121 @@
+"""Fusion: the two formulas by hand, and what holds for any rankings."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nearest import fusion
+
+METHODS: tuple[Literal["normalized", "rrf"], ...] = ("normalized", "rrf")
+
+
+def test_rrf_by_hand() -> None:
+    fused = dict(fusion.fuse([[("a", 9.0), ("b", 1.0)], [("b", 0.5), ("c", 0.4)]], "rrf"))
+    assert fused == pytest.approx({"a": 1 / 61, "b": 1 / 62 + 1 / 61, "c": 1 / 62})
+    assert list(fused) == ["b", "a", "c"]
+
+
+def test_rrf_takes_weights_and_k() -> None:
+    fused = dict(fusion.fuse([[("a", 1.0)], [("b", 1.0), ("a", 0.0)]], "rrf", [2.0, 3.0], rrf_k=0))
+    assert fused == {"a": 2 / 1 + 3 / 2, "b": 3 / 1}
+
+
+def test_normalized_by_hand() -> None:
+    rankings = [[("a", 10.0), ("b", 4.0), ("c", 0.0)], [("c", -1.0), ("b", -2.0), ("d", -5.0)]]
+    fused = dict(fusion.fuse(rankings, "normalized"))
+    assert fused == pytest.approx({"a": 0.5, "b": 0.5 * 0.4 + 0.5 * 0.75, "c": 0.5, "d": 0.0})
+    assert list(fused) == ["b", "a", "c", "d"]
+
+
+def test_normalized_takes_weights() -> None:
+    fused = dict(fusion.fuse([[("a", 1.0), ("b", 0.0)], [("b", 7.0), ("a", 5.0)]], "normalized", [3.0, 1.0]))
+    assert fused == pytest.approx({"a": 0.75, "b": 0.25})
+
+
+def test_equal_scores_each_get_all_of_the_share() -> None:
+    assert dict(fusion.fuse([[("a", 0.3), ("b", 0.3)]], "normalized")) == {"a": 1.0, "b": 1.0}
+    assert dict(fusion.fuse([[("a", 0.3)], [("b", 5.0), ("a", 4.0)]], "normalized")) == {"a": 0.5, "b": 0.5}
+
+
+def test_an_empty_ranking_keeps_its_weight() -> None:
+    assert dict(fusion.fuse([[("a", 0.3)], []], "normalized")) == {"a": 0.5}
+    assert fusion.fuse([[], []], "normalized") == []
+    assert fusion.fuse([[], []], "rrf") == []
+
+
+def test_ties_are_in_order_of_id_as_text() -> None:
+    assert [i for i, _ in fusion.fuse([[("b", 1.0), ("a", 1.0), ("10", 1.0), ("9", 1.0)]], "normalized")] == [
+        "10", "9", "a", "b",
+    ]  # fmt: skip
+    assert [i for i, _ in fusion.fuse([[(9, 1.0)], [(10, 1.0)]], "rrf")] == [10, 9]
+
+
+def test_scores_that_all_but_coincide_stay_finite() -> None:
+    fused = dict(fusion.fuse([[("a", 5e-324), ("b", 0.0)]], "normalized"))
+    assert fused == {"a": 1.0, "b": 0.0}
+
+
+def test_shares_never_add_up_to_more_than_one() -> None:
+    rankings = [[("a", 2.0), ("b", 1.0)]] * 6
+    for weights in ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [0.7, 0.1, 0.1, 0.1, 0.1, 0.1], None):
+        assert fusion.fuse(rankings, "normalized", weights)[0][1] <= 1.0
+
+
+def test_as_many_weights_as_rankings() -> None:
+    for method in METHODS:
+        with pytest.raises(ValueError, match="zip"):
+            fusion.fuse([[("a", 1.0)]], method, [1.0, 2.0])
+
+
+@st.composite
+def _rankings(draw: st.DrawFn) -> list[list[tuple[str, float]]]:
+    scores = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(-1e6, 1e6), max_size=8)
+    lists = draw(st.lists(scores, min_size=1, max_size=4))
+    return [sorted(one.items(), key=lambda pair: (-pair[1], pair[0])) for one in lists]
+
+
+@given(_rankings(), st.sampled_from(METHODS))
+def test_every_item_comes_once_in_order(
+    rankings: list[list[tuple[str, float]]], method: Literal["normalized", "rrf"]
+) -> None:
+    fused = fusion.fuse(rankings, method)
+    assert sorted(i for i, _ in fused) == sorted({i for ranking in rankings for i, _ in ranking})
+    assert fused == sorted(fused, key=lambda pair: (-pair[1], pair[0]))
+    assert all(math.isfinite(score) and score >= 0 for _, score in fused)
+    if method == "normalized":
+        assert all(score <= 1.0 for _, score in fused)
+
+
+@given(_rankings(), st.floats(0.01, 100), st.floats(-1e3, 1e3))
+def test_normalized_scores_do_not_depend_on_scale_or_offset(
+    rankings: list[list[tuple[str, float]]], scale: float, offset: float
+) -> None:
+    rounded = [[(i, round(score / 1e4, 3)) for i, score in ranking] for ranking in rankings]
+    moved = [[(i, score * scale + offset) for i, score in rounded[0]], *rounded[1:]]
+    assert dict(fusion.fuse(moved, "normalized")) == pytest.approx(
+        dict(fusion.fuse(rounded, "normalized")), rel=1e-6, abs=1e-6
+    )
+
+
+@given(_rankings(), st.sampled_from(METHODS))
+def test_the_order_of_the_parts_does_not_matter(
+    rankings: list[list[tuple[str, float]]], method: Literal["normalized", "rrf"]
+) -> None:
+    assert dict(fusion.fuse(rankings[::-1], method)) == pytest.approx(dict(fusion.fuse(rankings, method)), abs=1e-12)
+
+
+@given(_rankings(), st.sampled_from(METHODS))
+def test_no_item_loses_by_a_better_score(
+    rankings: list[list[tuple[str, float]]], method: Literal["normalized", "rrf"]
+) -> None:
+    """The best of every ranking that holds it is first, or ties with the first."""
+    everywhere = set.intersection(*({i for i, _ in ranking} for ranking in rankings))
+    for item in everywhere:
+        raised = [[(item, ranking[0][1] + 1.0), *((i, s) for i, s in ranking if i != item)] for ranking in rankings]
+        fused = fusion.fuse(raised, method)
+        assert dict(fused)[item] == fused[0][1]
