@@ -3,7 +3,8 @@
 #
 # The locks hold for every platform and Python from 3.11, and hold the hashes of all their files. They name no
 # registry: which one to use is the installing machine's business. --no-config and the environment below
-# keep this machine's own indexes and folders out of the resolution.
+# keep this machine's own indexes and folders out of the resolution. Releases of the last week are left out: not
+# every mirror has them yet, and bad ones are withdrawn in their first days.
 set -eu
 cd "$(dirname "$0")/.."
 unset UV_INDEX UV_DEFAULT_INDEX UV_INDEX_URL UV_EXTRA_INDEX_URL UV_FIND_LINKS
