@@ -50,9 +50,13 @@ def run() -> None:
         def pick(i: int) -> int:
             return queries[i % len(queries)]
 
+        def told(request: Any) -> Any:
+            # Reading what was found is part of a search: the binding makes ids and payloads when they are asked for.
+            return [(point.id, point.score, point.payload) for point in shard.query(request)]
+
         def raw_dense(i: int, where: Any = None) -> Any:
             find = qe.Query.Nearest(vectors[pick(i)].tolist(), using="dense")
-            return shard.query(qe.QueryRequest(limit=10, query=find, params=params, filter=where, with_payload=True))
+            return told(qe.QueryRequest(limit=10, query=find, params=params, filter=where, with_payload=True))
 
         def raw_hybrid(i: int, where: Any = None) -> Any:
             find = qe.Query.Nearest(vectors[pick(i)].tolist(), using="dense")
@@ -60,9 +64,7 @@ def run() -> None:
                 qe.Prefetch(limit=100, query=find, params=params, filter=where),
                 qe.Prefetch(limit=100, query=qe.TextQuery("text", texts[pick(i)]), filter=where),
             ]
-            return shard.query(
-                qe.QueryRequest(limit=10, prefetches=parts, query=qe.Fusion.Rrf(k=60), with_payload=True)
-            )
+            return told(qe.QueryRequest(limit=10, prefetches=parts, query=qe.Fusion.Rrf(k=60), with_payload=True))
 
         def ours_dense(i: int, where: Any = None) -> Any:
             return kb.store.search(Query(Dense(vectors[pick(i)]), where=where))

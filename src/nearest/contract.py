@@ -677,7 +677,9 @@ def check_vector(spec: VectorSpec, value: ArrayLike) -> Float32:
         if vector.ndim == 1:
             raise InvalidInput(f"has dimension {vector.shape[0]}; the schema says {spec.dim}")
         raise InvalidInput(f"has shape {vector.shape}; the schema says ({spec.dim},)")
-    # One pass finds NaN, infinity and overflow to infinity: each makes the squared length non-finite.
+    if vector.ndim == 1 and 0.0 < float(vector @ vector) < math.inf:
+        return vector  # the usual case; a sum of squares that under- or overflows float32 is looked at below
+    # NaN, infinity and overflow to infinity all make the squared length non-finite.
     squared = np.einsum("...i,...i->...", vector, vector, dtype=np.float64)
     if not np.isfinite(squared).all():
         raise InvalidInput("holds NaN or infinity (or a number beyond float32)")

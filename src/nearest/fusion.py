@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 Id = TypeVar("Id", bound=Hashable)
 Ranking = Sequence[tuple[Id, float]]
+"""(id, score), best first."""
 RRF_K = 60
 
 
@@ -38,8 +39,7 @@ def normalized(rankings: Sequence[Ranking[Id]], weights: Sequence[float]) -> dic
     for ranking, weight in zip(rankings, weights, strict=True):
         if not ranking:
             continue
-        scores = [score for _, score in ranking]
-        low, high = min(scores), max(scores)
+        high, low = ranking[0][1], ranking[-1][1]
         share = weight / total
         for item, score in ranking:
             # The quotient first: share / (high - low) is infinite where scores all but coincide.

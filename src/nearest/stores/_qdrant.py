@@ -100,12 +100,12 @@ def translate(condition: Filter, build: Builder) -> Any:
                 case "$in":
                     return _any_of(field, cast("tuple[Scalar, ...]", value), build)
                 case "$eq":
-                    return build.combine(should=_equal(field, cast("Scalar", value), build))
+                    return _either(_equal(field, cast("Scalar", value), build), build)
                 case "$contains":
                     either = _equal(field, cast("Scalar", value), build)
                     if isinstance(value, str):
                         either.append(build.substring(field, value))
-                    return build.combine(should=either)
+                    return _either(either, build)
                 case _:
                     bounds = {op[1:]: cast("Any", value)}
                     ranged = build.dates if isinstance(value, str) else build.numbers
@@ -118,7 +118,11 @@ def _any_of(field: str, values: tuple[Scalar, ...], build: Builder) -> Any:
     for value in values:
         if not isinstance(value, str) or filters.instant(value) is not None:
             either += _equal(field, value, build)
-    return build.combine(should=either) if either else translate(filters.NOTHING, build)
+    return _either(either, build) if either else translate(filters.NOTHING, build)
+
+
+def _either(conditions: list[Any], build: Builder) -> Any:
+    return build.combine(must=conditions) if len(conditions) == 1 else build.combine(should=conditions)
 
 
 def _equal(field: str, value: Scalar, build: Builder) -> list[Any]:

@@ -10,8 +10,8 @@ import contextlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,8 @@ _LOCK_FILE = ".lock"
 _ENGINE_FILES = {"wal", "segments", "temp_segments", "edge_config.json"}
 # The engine grows memory-mapped files; a mapped write on a full disk ends the process, so room is kept.
 _SPARE_BYTES = 96 * 2**20
+# Reciprocal ranks tie often, and the engine cuts among equals as it likes: this many more than k are asked for.
+_TIES = 2
 
 
 class EdgeStore(Store):
@@ -208,50 +210,40 @@ class EdgeStore(Store):
         return Page([self._record(point) for point in points], None if following is None else str(following))
 
     def _search_many(self, queries: list[Query]) -> list[list[Hit]]:
-        requests: list[Any] = []
-        spans: list[tuple[int, int]] = []
-        for query in queries:
-            start = len(requests)
-            requests += (
-                self._fused_requests(query, query.find)
-                if isinstance(query.find, Fused)
-                else [self._request(query, query.find, query.k, query.with_payload, query.with_vectors)]
-            )
-            spans.append((start, len(requests)))
+        asked = [self._requests(query) for query in queries]
+        requests = [request for each in asked for request in each]
         with _disk_errors(self._folder):
             if len(requests) == 1:
-                answers = [self._open.query(requests[0])]
+                answers = iter([self._open.query(requests[0])])
             else:
-                answers = self._open.query_batch(self._qe.QueryBatchRequest(requests))
-        hits: list[list[Hit]] = []
-        for query, (start, end) in zip(queries, spans, strict=True):
-            if isinstance(query.find, Fused):
-                hits.append(self._fuse(query, query.find, answers[start:end]))
-            else:
-                hits.append(self._hits(query, query.find, answers[start]))
-        return hits
+                answers = iter(self._open.query_batch(self._qe.QueryBatchRequest(requests)))
+        return [self._answer(query, [next(answers) for _ in each]) for query, each in zip(queries, asked, strict=True)]
 
-    def _request(
-        self, query: Query, part: Dense | Sparse | Text, limit: int, payload: bool | None, vectors: bool
-    ) -> Any:
-        """payload: True for all of it, False for what tells the record's id, None for none."""
-        qe = self._qe
+    def _requests(self, query: Query) -> list[Any]:
+        qe, find = self._qe, query.find
+        where, params = self._filter(query.where), self._search_params(query.ef, query.exact)
+        # Without any payload a hit's own id is known only if it is a UUID.
+        payload = query.with_payload or qe.PayloadSelector.Include([f'"{ID_KEY}"'])
+        shown = {"with_payload": payload, "with_vector": query.with_vectors}
+        if not isinstance(find, Fused):
+            return [qe.QueryRequest(query.k, query=self._find(find), filter=where, params=params, **shown)]
+        depth = max(find.candidates, query.k)
+        parts = [{"limit": depth, "query": self._find(p), "filter": where, "params": params} for p in find.parts]
+        if _native(query, find):
+            prefetches = [qe.Prefetch(**part) for part in parts]
+            fused = qe.Fusion.Rrf(k=find.rrf_k)
+            return [qe.QueryRequest(query.k + _TIES, prefetches=prefetches, query=fused, **shown)]
+        return [qe.QueryRequest(**part, with_payload=False) for part in parts]
+
+    def _find(self, part: Dense | Sparse | Text) -> Any:
         match part:
             case Dense(vector, using):
-                find: Any = qe.Query.Nearest(np.asarray(vector).tolist(), using=using)
+                return self._qe.Query.Nearest(np.asarray(vector).tolist(), using=using)
             case Sparse(vector, using):
-                sparse = qe.SparseVector(vector.indices.tolist(), vector.values.tolist())
-                find = qe.Query.Nearest(sparse, using=using)
+                sparse = self._qe.SparseVector(vector.indices.tolist(), vector.values.tolist())
+                return self._qe.Query.Nearest(sparse, using=using)
             case Text(text):
-                find = qe.TextQuery(_qdrant.key(tuple((self.schema.text or "").split("."))), text)
-        return qe.QueryRequest(
-            limit=limit,
-            query=find,
-            filter=self._filter(query.where),
-            params=self._search_params(query.ef, query.exact),
-            with_payload=qe.PayloadSelector.Include([f'"{ID_KEY}"']) if payload is False else payload,
-            with_vector=vectors,
-        )
+                return self._qe.TextQuery(_qdrant.key(tuple((self.schema.text or "").split("."))), text)
 
     def _search_params(self, ef: int | None, exact: bool) -> Any:
         known = self._params.get((ef, exact))
@@ -266,44 +258,41 @@ class EdgeStore(Store):
             self._params[(ef, exact)] = known
         return known
 
-    def _hits(self, query: Query, part: Dense | Sparse | Text, points: Sequence[Any]) -> list[Hit]:
-        hits = [self._hit(point, score, query) for point, score in self._scored(part, points)]
-        hits.sort(key=lambda hit: (-hit.score, hit.id))
-        return hits
-
-    def _scored(self, part: Dense | Sparse | Text, points: Sequence[Any]) -> list[tuple[Any, float]]:
-        # The engine reports a distance for l2, and the contract a score that is higher when better.
-        negate = isinstance(part, Dense) and self.schema.vectors[part.using].metric == "l2"
-        return [(point, -point.score if negate else point.score) for point in points]
-
-    def _fused_requests(self, query: Query, find: Fused) -> list[Any]:
-        depth = max(find.candidates, query.k)
-        return [self._request(query, part, depth, payload=None, vectors=False) for part in find.parts]
-
-    def _fuse(self, query: Query, find: Fused, answers: Sequence[Sequence[Any]]) -> list[Hit]:
-        # Fused by the points' own ids; payloads are fetched for the k best alone, and for those that tie
-        # with the last of them, since ties are broken by the user's ids.
-        rankings = [
-            [(str(point.id), score) for point, score in self._scored(part, points)]
-            for part, points in zip(find.parts, answers, strict=True)
-        ]
-        ranked = fusion.fuse(rankings, find.method, find.weights, find.rrf_k)
-        if not ranked:
-            return []
-        last = ranked[: query.k][-1][1]
-        best = {i: score for i, score in ranked if score >= last}
-        with _disk_errors(self._folder):
-            points = self._open.retrieve(list(best), with_payload=True, with_vector=query.with_vectors)
-        told = explain_parts(find, rankings) if query.explain else {}
-        hits = [
-            replace(self._hit(point, best[str(point.id)], query), explain=told.get(str(point.id))) for point in points
-        ]
+    def _answer(self, query: Query, answers: list[Any]) -> list[Hit]:
+        if isinstance(query.find, Fused) and not _native(query, query.find):
+            return self._fuse(query, query.find, answers)
+        hits = [self._hit(point, score, query) for point, score in self._scored(query.find, answers[0])]
         hits.sort(key=lambda hit: (-hit.score, hit.id))
         return hits[: query.k]
 
-    def _hit(self, point: Any, score: float, query: Query) -> Hit:
+    def _scored(self, part: Dense | Sparse | Text | Fused, points: Sequence[Any]) -> list[tuple[Any, float]]:
+        # The engine reports a distance for l2, and the contract a score that is higher when better.
+        if isinstance(part, Dense) and self.schema.vectors[part.using].metric == "l2":
+            return [(point, -point.score) for point in points]
+        return [(point, point.score) for point in points]
+
+    def _fuse(self, query: Query, find: Fused, answers: Sequence[Sequence[Any]]) -> list[Hit]:
+        # Fused by the points' own ids (a UUID's number: the cheapest key); payloads are fetched for the k
+        # best alone, and for those that tie with the last of them, since ties are broken by the user's ids.
+        rankings: list[list[tuple[int, float]]] = [
+            [(point.id.int, score) for point, score in self._scored(part, points)]
+            for part, points in zip(find.parts, answers, strict=True)
+        ]
+        fused = fusion.scores(rankings, find.method, find.weights, find.rrf_k)
+        if not fused:
+            return []
+        last = sorted(fused.values(), reverse=True)[: query.k][-1]
+        best: list[Any] = [uuid.UUID(int=i) for i, score in fused.items() if score >= last]
+        with _disk_errors(self._folder):
+            found: Sequence[Any] = self._open.retrieve(best, with_payload=True, with_vector=query.with_vectors)
+        told = explain_parts(find, rankings) if query.explain else {}
+        hits = [self._hit(point, fused[point.id.int], query, told.get(point.id.int)) for point in found]
+        hits.sort(key=lambda hit: (-hit.score, hit.id))
+        return hits[: query.k]
+
+    def _hit(self, point: Any, score: float, query: Query, explain: dict[str, Any] | None = None) -> Hit:
         record = self._record(point)
-        return Hit(record.id, record.vectors, record.payload if query.with_payload else {}, score)
+        return Hit(record.id, record.vectors, record.payload if query.with_payload else {}, score, explain)
 
     def _record(self, point: Any) -> Record:
         payload = point.payload or {}
@@ -330,6 +319,11 @@ def connect(url: StoreURL, schema: Schema | None) -> EdgeStore:
     if url.options:
         raise InvalidInput(f"edge: takes no options, got {', '.join(url.options)}")
     return EdgeStore.open(Path(url.location), schema)
+
+
+def _native(query: Query, find: Fused) -> bool:
+    """Whether the engine fuses: by reciprocal rank, without weights, and with no parts to explain."""
+    return find.method == "rrf" and find.weights is None and not query.explain
 
 
 class _EdgeBuilder:
