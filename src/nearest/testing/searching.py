@@ -133,6 +133,19 @@ class Searching(Base):
         for answer in store.search_many([Query(Dense(value), k=200) for value in values]):
             assert all(-1.0 <= hit.score <= 1.0 for hit in answer)
 
+    @needs("cosine")
+    def test_a_cosine_does_not_depend_on_lengths(self, build: Make) -> None:
+        """Also of vectors whose squared length float32 cannot hold, stored or asked for."""
+        store = build(self.schema(metric="cosine"))
+        lengths = [1e-30, 1e-20, 1.0, 1e18, 1e30]
+        vectors = {f"r{i:03}": vector(i) * length for i, length in enumerate(lengths)}
+        put(store, [Record(record_id, {"dense": value}) for record_id, value in vectors.items()])
+        for record in store.get(vectors, with_vectors=True):
+            assert np.linalg.norm(record.vectors["dense"].astype(np.float64)) == pytest.approx(1.0, rel=1e-5)
+        for length in lengths:
+            query = vector(8, 8) * length
+            check_ranking(store.search(Query(Dense(query))), true_scores("cosine", query, vectors), 10)
+
     @needs("sparse")
     def test_sparse_scores(self, build: Make) -> None:
         """The inner product, of those that share an index with the query."""
