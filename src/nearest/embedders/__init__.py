@@ -7,6 +7,7 @@ An embedder's module declares
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from nearest import plugins
@@ -26,5 +27,10 @@ def load(spec: str, **options: Any) -> Embedder:
             f"an embedder is written provider:model, such as local:all-MiniLM-L6-v2, got {spec!r}; "
             f"the providers are {', '.join(sorted(plugins.names('embedders')))}"
         )
-    embedder: Embedder = plugins.load("embedders", provider.strip()).load(model.strip(), **options)
+    make = plugins.load("embedders", provider.strip()).load
+    try:
+        inspect.signature(make).bind(model, **options)
+    except TypeError as error:
+        raise InvalidInput(f"embedder {provider.strip()}: {error}") from None
+    embedder: Embedder = make(model.strip(), **options)
     return embedder

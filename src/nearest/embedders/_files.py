@@ -19,7 +19,7 @@ from nearest.errors import ModelError
 
 WEIGHTS = "model.safetensors"
 REQUIRED = ("config.json", "tokenizer.json", WEIGHTS)
-DOWNLOADED = [*REQUIRED, "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "*_*/*.json"]
+DOWNLOADED = ["*.json", WEIGHTS]
 HUB_TIMEOUT = 4.0  # seconds in all, name resolution included, until the hub counts as out of reach
 
 

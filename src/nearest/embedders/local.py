@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 REQUIRES: Mapping[str, str] = {}  # part of the default installation
 
 WINDOW = 1024  # texts tokenised and sorted at a time, while the last of the window before are computed
-BATCH_TOKENS = 4096
-BATCH_TEXTS = 64
+BATCH_TOKENS = 2048  # enough to keep a core busy; more gained nothing at any length
+BATCH_TEXTS = 32
+SHAPE_STEP = 8  # lengths are padded to a multiple: OpenVINO prepares anew for each shape that it meets
 
 
 def load(
@@ -67,7 +68,9 @@ class LocalEmbedder(Embedder):
         settings = _json(folder, "sentence_bert_config.json", {})
         self._lowercase = bool(settings.get("do_lower_case"))
         positions = self._config["max_position_embeddings"] - _bert.first_position(self._config)
-        self.max_tokens = min(settings.get("max_seq_length") or positions, positions)
+        # sentence-transformers keeps the limit in the former file up to version 5, in the latter since.
+        limit = settings.get("max_seq_length") or _json(folder, "tokenizer_config.json", {}).get("model_max_length")
+        self.max_tokens = min(limit or positions, positions)
         self.dimension = self._config["hidden_size"]
         prompts = _json(folder, "config_sentence_transformers.json", {}).get("prompts") or {}
         documents = next((prompts[key] for key in ("document", "passage", "corpus") if key in prompts), None)
@@ -84,6 +87,7 @@ class LocalEmbedder(Embedder):
         }
         self.fingerprint = f"local:{hashlib.sha256(canonical_json(facts).encode()).hexdigest()}"
         self._lock = threading.Lock()
+        self._encoders: dict[str, _Encoder] = {}
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:  # type: ignore[override] # an attribute, made when first read
@@ -95,6 +99,8 @@ class LocalEmbedder(Embedder):
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises nothing narrower
             raise ModelError(f"cannot read {path}: {error}") from error
+        if tokenizer.get_vocab_size() > self._config.get("vocab_size", 0):
+            raise ModelError(f"{path} has more tokens than the weights have vectors for; it is another model's")
         tokenizer.no_truncation()
         tokenizer.no_padding()
         if self._lowercase:
@@ -110,8 +116,8 @@ class LocalEmbedder(Embedder):
 
     def embed_query(self, text: str, *, truncate: bool = False) -> Float32:
         _check(text, "the query")
-        (ids,) = self._tokenize([self._query_prefix + text], "the query", 0, truncate)
-        vector: Float32 = _unit(self._queries(*_pad([ids])))[0]
+        tokens = self._tokenize([self._query_prefix + text], None, truncate)
+        vector: Float32 = _unit(self._encoder("LATENCY")(*_pad(tokens, self.max_tokens)))[0]
         return vector
 
     def _embed(self, texts: Sequence[str], prefix: str, truncate: bool) -> Float32:
@@ -122,75 +128,67 @@ class LocalEmbedder(Embedder):
         vectors: Float32 = np.empty((len(texts), self.dimension), np.float32)
         if not len(texts):
             return vectors
-        encoder = self._documents
+        encoder = self._encoder("THROUGHPUT")
         pending: list[tuple[list[int], Future[Float32]]] = []
+
+        def collect() -> None:
+            for rows, computed in pending:
+                vectors[rows] = computed.result()
+
         with ThreadPoolExecutor(encoder.width) as pool:
             try:
-                for start in range(0, len(texts), WINDOW):
-                    tokens = self._tokenize(
-                        [prefix + text for text in texts[start : start + WINDOW]], "text", start, truncate
-                    )
-                    before, pending = (
-                        pending,
-                        [
-                            ([start + i for i in rows], pool.submit(encoder, *_pad([tokens[i] for i in rows])))
-                            for rows in _batches([len(ids) for ids in tokens])
-                        ],
-                    )
-                    for rows, computed in before:
-                        vectors[rows] = computed.result()
-                for rows, computed in pending:
-                    vectors[rows] = computed.result()
+                for first in range(0, len(texts), WINDOW):
+                    tokens = self._tokenize([prefix + t for t in texts[first : first + WINDOW]], first, truncate)
+                    submitted = []
+                    for rows in _batches([len(ids) for ids in tokens]):
+                        batch = _pad([tokens[i] for i in rows], self.max_tokens)
+                        submitted.append(([first + i for i in rows], pool.submit(encoder, *batch)))
+                    collect()
+                    pending = submitted
+                collect()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
         return _unit(vectors)
 
-    def _tokenize(self, texts: list[str], what: str, start: int, truncate: bool) -> list[list[int]]:
-        """The ids of each text, none over max_tokens: cut and counted if `truncate`, or else refused."""
+    def _tokenize(self, texts: list[str], first: int | None, truncate: bool) -> list[list[int]]:
+        """The ids of each text, none over max_tokens: cut and counted if `truncate`, or else refused.
+
+        first: the caller's index of the first text; None for a query.
+        """
         tokens = []
         for i, encoding in enumerate(self.tokenizer.encode_batch_fast(texts)):
             ids: list[int] = encoding.ids
             if len(ids) > self.max_tokens:
                 if not truncate:
-                    which = what if what.startswith("the") else f"{what} {start + i}"
+                    which = "the query" if first is None else f"text {first + i}"
                     raise TextTooLong(
                         f"{which} has {len(ids)} tokens, and {self.name} takes {self.max_tokens}; "
                         "split it into chunks, or pass truncate=True to embed its beginning alone",
-                        index=start + i,
+                        index=(first or 0) + i,
                         tokens=len(ids),
                         limit=self.max_tokens,
                     )
                 # The special tokens at the end (BERT's [SEP]) stay at the end.
-                special = encoding.special_tokens_mask
-                tail = next((n for n, flag in enumerate(reversed(special)) if not flag), 0)
+                tail = next((n for n, flag in enumerate(reversed(encoding.special_tokens_mask)) if not flag), 0)
                 ids = ids[: self.max_tokens - tail] + ids[len(ids) - tail :]
                 with self._lock:
                     self.truncated += 1
             tokens.append(ids)
         return tokens
 
-    @property
-    def _documents(self) -> _Encoder:
-        return self._encoder("THROUGHPUT")
-
-    @property
-    def _queries(self) -> _Encoder:
-        return self._encoder("LATENCY")
-
     def _encoder(self, hint: Literal["THROUGHPUT", "LATENCY"]) -> _Encoder:
-        """Two of them, so that a query does not wait behind a long run of documents."""
+        """One for documents and one for queries, so that a query does not wait behind a long run of documents."""
         with self._lock:
-            encoders = self.__dict__.setdefault("_encoders", {})
-            if hint not in encoders:
-                encoders[hint] = _Encoder(self._compiled(hint))
-            encoder: _Encoder = encoders[hint]
-            return encoder
+            if hint not in self._encoders:
+                self._encoders[hint] = _Encoder(self._compiled(hint))
+            return self._encoders[hint]
 
     def _compiled(self, hint: str) -> Any:
         """The openvino.CompiledModel: from the cache, or else compiled from the weights and cached."""
         core, traits = _core()
-        settings = {"PERFORMANCE_HINT": hint}
+        # Pinned threads of two processes would share a core while others are idle.
+        settings = {"PERFORMANCE_HINT": hint, "ENABLE_CPU_PINNING": False}
         facts = {**traits, "weights": self._sha256, "config": self._config, "pooling": self._pooling}
         key = hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:32]
         cache = _files.cache_folder()
@@ -245,7 +243,7 @@ def _core() -> tuple[Any, dict[str, str]]:
 
 def _read_blob(path: Path) -> Any:
     """An openvino.Tensor over a cached file, None if there is none or it is damaged."""
-    import openvino  # type: ignore[import-untyped]
+    import openvino
 
     try:
         data = np.memmap(path, np.uint8, "r")
@@ -269,19 +267,24 @@ def _check(text: object, which: str) -> None:
 
 
 def _batches(lengths: list[int]) -> Iterator[list[int]]:
-    """Rows of about one length together, the longest first, so that little is padded and the end is even."""
+    """Rows of about one length together, the longest first, so that little is padded and the end is even.
+
+    One length has one size, a power of two: few shapes.
+    """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     start = 0
     while start < len(order):
-        size = min(BATCH_TEXTS, max(1, BATCH_TOKENS // lengths[order[start]]))
+        fitting = max(1, BATCH_TOKENS // lengths[order[start]])
+        size = min(BATCH_TEXTS, 1 << (fitting.bit_length() - 1))
         yield order[start : start + size]
         start += size
 
 
-def _pad(tokens: list[list[int]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """ids and mask, int32 (n, t)."""
+def _pad(tokens: list[list[int]], limit: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """ids and mask, int32 (n, t), t at most the limit."""
     lengths = np.array([len(ids) for ids in tokens])
-    mask = np.arange(lengths.max()) < lengths[:, None]
+    width = min(-(-lengths.max() // SHAPE_STEP) * SHAPE_STEP, limit)
+    mask = np.arange(width) < lengths[:, None]
     padded = np.zeros(mask.shape, np.int32)
     padded[mask] = np.concatenate([np.array(ids, np.int32) for ids in tokens])
     return padded, mask.astype(np.int32)
@@ -328,6 +331,8 @@ def _pooling(folder: Path) -> _bert.Pooling:
         if key.startswith("pooling_mode_") and on is True
     ]
     modes = [modes] if isinstance(modes, str) else modes
+    if config.get("include_prompt") is False:
+        raise ModelError(f"{folder}: pooling that leaves the prompt out (include_prompt) does not run here")
     if modes == ["mean"] or modes == ["cls"]:
         mode: _bert.Pooling = modes[0]
         return mode

@@ -1,0 +1,359 @@
+"""The local embedder against the NumPy reference, and what it promises to its callers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nearest import embedders
+from nearest.contract import Embedder, Float32
+from nearest.embedders import _bert, _files, local
+from nearest.errors import InvalidInput, ModelError, NearestError, TextTooLong
+from tests.embedders import reference
+
+MEAN = {"word_embedding_dimension": 32, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+CLS = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+
+
+def expected(embedder: Embedder, folder: Path, texts: list[str], pooling: str) -> Float32:
+    tensors = _bert.read(folder / "model.safetensors")
+    return np.stack([reference.embed(folder, embedder.tokenizer.encode(t).ids, pooling, tensors) for t in texts])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return reference.make(tmp_path / "model", pooling=MEAN)
+
+
+@pytest.fixture
+def embedder(folder: Path) -> Embedder:
+    return embedders.load(f"local:{folder}")
+
+
+# --- the vectors -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pooling", "made"),
+    [
+        ("mean", {"pooling": MEAN}),
+        ("cls", {"pooling": CLS}),
+        ("mean", {"pooling": {"embedding_dimension": 32, "pooling_mode": "mean", "include_prompt": True}}),
+        ("cls", {"pooling": {"embedding_dimension": 32, "pooling_mode": "cls"}}),
+        ("mean", {"pooling": None}),
+        ("cls", {"pooling": CLS, "normalize": False}),
+        ("mean", {"pooling": MEAN, "hidden_act": "gelu_new", "hidden_size": 48, "num_attention_heads": 3}),
+        ("mean", {"pooling": MEAN, "hidden_act": "relu", "num_hidden_layers": 3, "num_attention_heads": 1}),
+        ("cls", {"pooling": CLS, "dtype": "F16", "layer_norm_eps": 1e-5}),
+        ("mean", {"pooling": MEAN, "dtype": "BF16"}),
+        ("mean", {"pooling": MEAN, "prefix": "bert."}),
+        ("mean", {"pooling": MEAN, "model_type": "xlm-roberta", "pad_token_id": 1, "type_vocab_size": 1}),
+    ],
+)
+def test_like_the_reference(tmp_path: Path, pooling: str, made: dict[str, Any]) -> None:
+    folder = reference.make(tmp_path / "model", **made)
+    embedder = embedders.load(f"local:{folder}")
+    texts = reference.texts(40, 30)
+    vectors = embedder.embed_documents(texts)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (40, embedder.dimension)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    wanted = expected(embedder, folder, texts, pooling)
+    assert (vectors * wanted).sum(axis=1).min() >= 0.999
+    others = wanted @ wanted.T - 2 * np.eye(40)
+    assert others.max() < 0.9999, "texts must differ for this test to mean something"
+
+
+def test_batches_keep_the_order_and_padding_changes_nothing(embedder: Embedder) -> None:
+    texts = reference.texts(90, 35)
+    together = embedder.embed_documents(texts)
+    alone = np.stack([embedder.embed_documents([text])[0] for text in texts])
+    assert (together * alone).sum(axis=1).min() > 0.9999
+    queries = np.stack([embedder.embed_query(text) for text in texts])
+    assert (together * queries).sum(axis=1).min() > 0.9999
+    assert (together * embedder.embed_queries(texts)).sum(axis=1).min() > 0.9999
+
+
+def test_more_texts_than_a_window(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = reference.texts(50, 20)
+    whole = embedder.embed_documents(texts)
+    monkeypatch.setattr(local, "WINDOW", 7)
+    assert (whole * embedder.embed_documents(texts)).sum(axis=1).min() > 0.9999
+
+
+def test_no_texts(embedder: Embedder) -> None:
+    assert embedder.embed_documents([]).shape == (0, 32)
+    assert embedder.embed_queries([]).dtype == np.float32
+
+
+def test_from_several_threads_at_once(embedder: Embedder) -> None:
+    texts = reference.texts(40, 30)
+    alone = embedder.embed_documents(texts)
+    embedder.__dict__["_encoders"].clear()
+    got: list[Float32] = []
+
+    def work() -> None:
+        got.append(embedder.embed_documents(texts))
+        got.append(np.stack([embedder.embed_query(text) for text in texts]))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 8
+    assert all((vectors * alone).sum(axis=1).min() > 0.9999 for vectors in got)
+
+
+def test_weights_with_a_nan_are_refused(tmp_path: Path) -> None:
+    folder = reference.make(tmp_path / "model", pooling=MEAN)
+    tensors = dict(_bert.read(folder / "model.safetensors"))
+    tensors["encoder.layer.1.output.LayerNorm.bias"] = np.full(32, np.nan, np.float32)
+    reference.save(folder / "model.safetensors", tensors)
+    with pytest.raises(ModelError, match="not finite"):
+        embedders.load(f"local:{folder}").embed_query("heart")
+
+
+# --- the limit -------------------------------------------------------------------------------------
+
+
+def test_a_text_over_the_limit_is_refused_and_named(embedder: Embedder) -> None:
+    with pytest.raises(TextTooLong, match=r"text 1 has 62 tokens, and .* takes 40; .*truncate=True") as caught:
+        embedder.embed_documents(["heart", "cell " * 60, "blood"])
+    assert caught.value.context == {"index": 1, "tokens": 62, "limit": 40}
+    with pytest.raises(TextTooLong, match="the query has 62 tokens"):
+        embedder.embed_query("cell " * 60)
+    assert embedder.truncated == 0
+    embedder.embed_documents(["cell " * 38])
+
+
+def test_truncation_is_counted_and_keeps_the_beginning_and_the_last_special_token(embedder: Embedder) -> None:
+    long = reference.texts(3, 1, seed=3)
+    texts = ["heart", *(f"{text} " + "blood gene " * 30 for text in long)]
+    vectors = embedder.embed_documents(texts, truncate=True)
+    assert embedder.truncated == 3
+    cut = [" ".join(text.split()[:38]) for text in texts]
+    assert (vectors * embedder.embed_documents(cut)).sum(axis=1).min() > 0.9999
+    embedder.embed_query(texts[1], truncate=True)
+    embedder.embed_queries(texts, truncate=True)
+    assert embedder.truncated == 7
+
+
+@pytest.mark.parametrize(
+    ("made", "limit"),
+    [
+        ({"settings": {"max_seq_length": 17}}, 17),
+        ({"settings": {"max_seq_length": 4000}}, 50),
+        ({"settings": {"max_seq_length": None}, "files": {"tokenizer_config.json": {"model_max_length": 12}}}, 12),
+        ({"settings": {"max_seq_length": None}}, 50),
+        ({"settings": {"max_seq_length": None}, "model_type": "roberta", "pad_token_id": 1}, 48),
+    ],
+)
+def test_max_tokens(tmp_path: Path, made: dict[str, Any], limit: int) -> None:
+    embedder = embedders.load(f"local:{reference.make(tmp_path / 'model', pooling=MEAN, **made)}")
+    assert embedder.max_tokens == limit
+    embedder.embed_documents([" ".join(["cell"] * (limit - 2))])
+
+
+def test_the_tokenizer_neither_cuts_nor_pads(embedder: Embedder) -> None:
+    assert len(embedder.tokenizer.encode("cell " * 60).ids) == 62
+    assert len(embedder.tokenizer.encode("cell").ids) == 3
+
+
+# --- input that is refused -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", ["", "  \n\t", None, 5, b"heart", "\ud800"])
+def test_bad_texts(embedder: Embedder, bad: Any) -> None:
+    with pytest.raises(InvalidInput, match="text 1"):
+        embedder.embed_documents(["heart", bad])
+    with pytest.raises(InvalidInput, match="text 0"):
+        embedder.embed_queries([bad])
+    with pytest.raises(InvalidInput, match="the query"):
+        embedder.embed_query(bad)
+
+
+def test_one_string_for_a_list(embedder: Embedder) -> None:
+    with pytest.raises(InvalidInput, match=r"write \[text\]"):
+        embedder.embed_documents("heart")
+
+
+# --- prefixes and the fingerprint ------------------------------------------------------------------
+
+
+def test_prefixes_from_the_model_and_from_the_caller(tmp_path: Path) -> None:
+    prompts = {"prompts": {"query": "what ", "passage": "the "}}
+    folder = reference.make(tmp_path / "model", pooling=MEAN, files={"config_sentence_transformers.json": prompts})
+    plain = embedders.load(f"local:{folder}", query_prefix="", document_prefix="")
+    own = embedders.load(f"local:{folder}")
+    given = embedders.load(f"local:{folder}", query_prefix="why ", document_prefix="how ")
+    for embedder, query, document in ((own, "what ", "the "), (given, "why ", "how ")):
+        assert embedder.embed_query("heart") @ plain.embed_query(query + "heart") > 0.9999
+        assert embedder.embed_queries(["heart"])[0] @ plain.embed_query(query + "heart") > 0.9999
+        assert embedder.embed_documents(["heart"])[0] @ plain.embed_query(document + "heart") > 0.9999
+    assert len({plain.fingerprint, own.fingerprint, given.fingerprint}) == 3
+
+
+def test_the_fingerprint_is_that_of_the_vectors(tmp_path: Path) -> None:
+    def fingerprint(name: str, **made: Any) -> str:
+        return embedders.load(f"local:{reference.make(tmp_path / name, **{'pooling': MEAN, **made})}").fingerprint
+
+    first = fingerprint("a")
+    assert fingerprint("b") == first, "a copy in another folder"
+    assert fingerprint("c", normalize=False) == first, "vectors are of unit length either way"
+    assert fingerprint("d", settings={"max_seq_length": 20}) == first, "a limit changes no vector"
+    assert fingerprint("e", seed=1) != first
+    assert fingerprint("f", pooling=CLS) != first
+    assert fingerprint("g", num_attention_heads=2) != first
+    assert fingerprint("h", settings={"do_lower_case": True}) != first
+
+
+def test_lower_casing_where_the_model_asks_for_it(tmp_path: Path) -> None:
+    folder = reference.make(tmp_path / "model", pooling=MEAN, settings={"do_lower_case": True})
+    embedder = embedders.load(f"local:{folder}")
+    assert embedder.embed_query("HEART cell") @ embedder.embed_query("heart cell") > 0.9999
+
+
+# --- models that do not run here -------------------------------------------------------------------
+
+
+def _modules(*kinds: str) -> dict[str, Any]:
+    return {"modules.json": [{"path": f"part{i}", "type": f"x.{kind}"} for i, kind in enumerate(kinds)]}
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ({"model_type": "distilbert"}, "model_type 'distilbert'"),
+        ({"hidden_act": "silu"}, "hidden_act 'silu'"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
+        ({"is_decoder": True}, "decoder"),
+        ({"num_attention_heads": 5}, "multiple"),
+        ({"pooling": {"pooling_mode_max_tokens": True}}, "pooling \\['max'\\]"),
+        ({"pooling": {"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True}}, "pooling"),
+        ({"pooling": {"pooling_mode": "mean", "include_prompt": False}}, "include_prompt"),
+        ({"files": _modules("Transformer", "Pooling", "Dense")}, "Dense"),
+        ({"files": _modules("Transformer", "Pooling")}, r"no part1/config\.json"),
+        ({"files": {"modules.json": {}}}, "modules.json"),
+        ({"files": {"config.json": [1]}}, "must hold an object"),
+    ],
+)
+def test_refused_when_loaded(tmp_path: Path, made: dict[str, Any], message: str) -> None:
+    folder = reference.make(tmp_path / "model", **{"pooling": MEAN, **made})
+    with pytest.raises(ModelError, match=message):
+        embedders.load(f"local:{folder}")
+
+
+def test_weights_that_do_not_fit(tmp_path: Path, folder: Path) -> None:
+    tensors = dict(_bert.read(folder / "model.safetensors"))
+    del tensors["encoder.layer.1.output.dense.bias"]
+    reference.save(folder / "model.safetensors", tensors)
+    with pytest.raises(ModelError, match=r"encoder\.layer\.1\.output\.dense\.bias is missing"):
+        embedders.load(f"local:{folder}").embed_query("heart")
+    (folder / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(ModelError, match=r"cannot read .*model\.safetensors"):
+        embedders.load(f"local:{folder}").embed_query("heart")
+    other = reference.make(tmp_path / "other", pooling=MEAN)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "intermediate_size": 63}))
+    with pytest.raises(ModelError, match=r"intermediate\.dense\.weight is of shape"):
+        embedders.load(f"local:{other}").embed_query("heart")
+
+
+def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
+    folder = reference.make(tmp_path / "model", pooling=MEAN, vocab_size=20)
+    with pytest.raises(ModelError, match="another model's"):
+        embedders.load(f"local:{folder}").embed_query("heart")
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"cannot read .*tokenizer\.json"):
+        embedders.load(f"local:{folder}").embed_query("heart")
+
+
+# --- the compiled model's cache --------------------------------------------------------------------
+
+
+def blobs(cache: Path) -> list[Path]:
+    return sorted((cache / "compiled").iterdir())
+
+
+def test_the_compiled_model_is_used_again(places: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = embedders.load(f"local:{folder}").embed_query("heart attack")
+    (blob,) = blobs(places)
+
+    def untouched(path: Path) -> dict[str, Float32]:
+        raise AssertionError("the weights were read again")
+
+    monkeypatch.setattr(_bert, "read", untouched)
+    again = embedders.load(f"local:{folder}")
+    assert again.embed_query("heart attack") @ first > 0.9999
+    assert again.embed_documents(["heart attack"])[0] @ first > 0.9999
+    assert blobs(places) == [blob]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other"])
+def test_a_damaged_cache_is_made_anew(places: Path, folder: Path, damage: str) -> None:
+    first = embedders.load(f"local:{folder}").embed_query("heart attack")
+    (blob,) = blobs(places)
+    whole = blob.read_bytes()
+    middle = len(whole) // 2
+    blob.write_bytes(
+        {
+            "cut": whole[:middle],
+            "flipped": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+            "empty": b"",
+            "other": b"\0" * 8,  # whose checksum is right, and which OpenVINO refuses
+        }[damage]
+    )
+    assert embedders.load(f"local:{folder}").embed_query("heart attack") @ first > 0.9999
+    assert local._read_blob(blob) is not None
+    assert blob.stat().st_size == len(whole)
+    assert [path.name for path in blobs(places)] == [blob.name], "no temporary file stays"
+
+
+def test_a_cache_that_cannot_be_written_costs_only_the_caching(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("NEAREST_CACHE_DIR", str(tmp_path / "file"))
+    assert embedders.load(f"local:{folder}").embed_query("heart").shape == (32,)
+
+    def full(source: str, target: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("NEAREST_CACHE_DIR", str(tmp_path / "full"))
+    monkeypatch.setattr("os.replace", full)
+    assert embedders.load(f"local:{folder}").embed_query("heart").shape == (32,)
+    assert not [path for path in (tmp_path / "full").rglob("*") if path.is_file()]
+    monkeypatch.setattr(_files, "cache_folder", lambda: None)
+    assert embedders.load(f"local:{folder}").embed_query("heart").shape == (32,)
+
+
+def test_loading_imports_nothing_heavy(folder: Path) -> None:
+    code = (
+        "import sys; from nearest import embedders; e = embedders.load(sys.argv[1]); "
+        "heavy = {'openvino', 'tokenizers', 'safetensors', 'huggingface_hub', 'torch'}; "
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules); e.embed_query('heart'); "
+        "assert not {'huggingface_hub', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, f"local:{folder}"], check=True, timeout=60)
+
+
+# --- specs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", ["", "local", "local:", ":all-MiniLM-L6-v2", "elsewhere:model", None, 5])
+def test_bad_specs(spec: Any) -> None:
+    with pytest.raises(InvalidInput, match="local"):
+        embedders.load(spec)
+
+
+def test_an_unknown_option(folder: Path) -> None:
+    with pytest.raises(NearestError, match="batch_size"):
+        embedders.load(f"local:{folder}", batch_size=3)
