@@ -27,9 +27,9 @@ from nearest.contract import Chunk, Chunker
 from nearest.errors import InvalidInput
 
 # With [CLS] and [SEP], 242 of the 256 tokens that the smallest common models read: the rest is room for
-# models with longer prefixes. An eighth of overlap keeps a sentence that a cut would part.
+# models with prefixes. Each chunk repeats an eighth of the one before, about a sentence or two.
 DEFAULT_SIZE = 240
-DEFAULT_OVERLAP = 32
+_OVERLAP = 8
 
 _WORD = re.compile(r"\s*\S+")
 # BERT's normalizer removes these spaces: the words beside them are one to it.
@@ -245,10 +245,10 @@ class _Words:
 
 
 def make(tokenizer: Tokenizer, *, size: int = DEFAULT_SIZE, overlap: int | None = None) -> Recursive:
-    """overlap: an eighth of the size where it is not given, and at most the default.
+    """overlap: an eighth of the size where it is not given.
 
     Raises InvalidInput unless 1 <= size and 0 <= overlap < size.
     """
     if overlap is None:
-        overlap = min(DEFAULT_OVERLAP, size // 8) if isinstance(size, int) else 0
+        overlap = size // _OVERLAP if isinstance(size, int) and size > 0 else 0
     return Recursive(tokenizer, size, overlap)

@@ -154,7 +154,7 @@ def _detect(sample: bytes, *, whole: bool) -> tuple[str, int]:
         bad = sample.decode("utf-8", "replace").count("\ufffd")
         good = len(sample.decode("utf-8", "ignore").encode()) - len(sample.translate(None, bytes(range(128, 256))))
         # Of the bytes of another encoding few happen to be UTF-8; of damaged UTF-8, most.
-        return ("utf-8", 0) if good > 2 * bad else (_legacy(sample), 0)
+        return ("utf-8", 0) if good > bad else (_legacy(sample), 0)
     return "utf-8", 0
 
 
