@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -273,6 +272,8 @@ def evaluation(evaluation: _Evaluation, json_wanted: bool) -> None:
     if json_wanted:
         as_json(evaluation.to_json())
         return
+    from rich.table import Table
+
     out = _out()
     measures = list(next(iter(evaluation.modes.values())))
     table = Table(title=None, box=None, pad_edge=False)
