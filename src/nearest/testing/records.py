@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nearest.contract import Record, Schema, SparseVector, Store, VectorSpec
+from nearest.contract import Dense, Query, Record, Schema, SparseVector, Store, VectorSpec
 from nearest.errors import InvalidQuery, InvalidRecord
 from nearest.testing.base import DIM, Base, Make, drop, drop_where, found, needs, plain, put, same_json, vector
 
@@ -288,6 +288,12 @@ class Records(Base):
         given[:] = 0
         before.payload["object"]["a"] = 2
         before.vectors["dense"][:] = 0
+        for record in (
+            store.search(Query(Dense(vector(1)), with_vectors=True))[0],
+            store.scan(with_vectors=True).records[0],
+        ):
+            record.payload["list"].clear()
+            record.vectors["dense"][:] = 0
         after = store.get(["a"], with_vectors=True)[0]
         assert same_json(dict(after.payload), kept)
         np.testing.assert_array_equal(after.vectors["dense"], length)
