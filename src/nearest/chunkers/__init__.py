@@ -9,12 +9,14 @@ A chunker is named by a spec: `whole`, `recursive`, `recursive:size=200,overlap=
 from __future__ import annotations
 
 import inspect
-
-from tokenizers import Tokenizer
+from typing import TYPE_CHECKING
 
 from nearest import plugins
 from nearest.contract import Chunker
 from nearest.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 DEFAULT = "recursive"
 

@@ -12,9 +12,10 @@ a whole may differ from the sum of its words', the whole is encoded before it is
 from __future__ import annotations
 
 import re
+import string
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 from semantic_text_splitter import TextSplitter
@@ -69,6 +70,10 @@ class Recursive(Chunker):
             and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
             and isinstance(tokenizer.normalizer, BertNormalizer)
         )
+        # Characters that are words to BERT's tokenizers wherever they stand.
+        self.parting = frozenset(string.punctuation + "。，、！？；：（）「」")
+        if self._additive and tokenizer.normalizer.handle_chinese_chars:
+            self.parting |= set(map(chr, range(0x4E00, 0xA000)))
         self._known: dict[str, int] = {}
         self._splitters = [TextSplitter(n, trim=False) for n in (_PIECE, 4, 1)]
 
@@ -172,7 +177,8 @@ class _Words:
         if _VANISHING.search(text):
             gaps = (part[: len(part) - len(word)] for part, word in zip(parts, words, strict=True))
             self._soft = [i for i, gap in enumerate(gaps) if _VANISHING.fullmatch(gap)]
-        most = min(_PIECE, chunker._size)
+        # Half the size: without the space before it a word can be more tokens than with it.
+        most = min(_PIECE, chunker._size // 2)
         long = [i for i, word in enumerate(words) if len(word) > _LONG_WORD or counts[i] > most]
         if long:
             parts, words, counts = self._broken(chunker, long, parts, words, counts)
@@ -196,14 +202,19 @@ class _Words:
         soft, before = set(self._soft), 0
         self._soft = []
         for i in [*long, len(words)]:
-            self._soft += [len(broken_words) + s - before for s in range(before, i) if s in soft]
+            if soft:
+                self._soft += [len(broken_words) + s - before for s in range(before, i) if s in soft]
             broken_parts += parts[before:i]
             broken_words += words[before:i]
             broken_counts += counts[before:i]
             if i < len(words):
                 pieces, weights = chunker.pieces(words[i])
-                first = len(broken_words)
-                self._soft += range(first + (i not in soft), first + len(pieces))
+                if i in soft:
+                    self._soft.append(len(broken_words))
+                joints = enumerate(pairwise(pieces), len(broken_words) + 1)
+                self._soft += [
+                    at for at, (a, b) in joints if a[-1] not in chunker.parting and b[0] not in chunker.parting
+                ]
                 broken_parts += [parts[i][: -len(words[i])] + pieces[0], *pieces[1:]]
                 broken_words += pieces
                 broken_counts += weights
@@ -223,7 +234,7 @@ class _Words:
         return self._additive and bisect_right(self._soft, i) == bisect_left(self._soft, j)
 
     def boundary(self, i: int, done: int, limit: int) -> int:
-        """The best end after `done` of a chunk from word i, with the sum of tokens within the limit."""
+        """The best end after word `done` of a chunk from word i, the tokens up to it within the limit."""
         total, n = self.total, len(self.starts)
         last = bisect_right(total, limit) - 1
         if last >= n:

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import charset_normalizer
-
 from nearest.errors import Unreadable
 
 MAX_BYTES = 256 << 20  # of a file that is read as a whole
@@ -190,6 +188,8 @@ def _legacy(sample: bytes) -> str:
     """The likeliest of the encodings from before UTF-8."""
     if len(sample) >= _SAMPLE // 2:  # it may end inside a character
         sample = sample[: sample.rfind(b"\n") + 1] or sample
+    import charset_normalizer  # most files need it not
+
     matches = charset_normalizer.from_bytes(sample, cp_isolation=_LEGACY)
     best = matches.best()
     if best is None:
