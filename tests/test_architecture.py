@@ -43,7 +43,7 @@ LAZY = {
 
 DATABASES = {"chroma", "edge", "faiss", "milvus", "pgvector", "pinecone", "qdrant", "weaviate"}
 # The embedded default is a folder, which users name without a URL; the application has to know that.
-BRANCHES = {"src/nearest/app.py: edge"}
+BRANCHES: set[str] = set()
 
 
 def sources(*folders: str) -> list[Path]:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 DEFAULT_EMBEDDER = "local:all-MiniLM-L6-v2"
 DEFAULT_CHUNKER = "recursive"
+DEFAULT_STORE = "edge"
 _FIRST_CHUNK = Comparison(("chunk",), "$eq", 0)
 
 
@@ -127,7 +128,7 @@ def evaluate(
     """Index a data set in BEIR's layout and measure dense, lexical and hybrid search on it.
 
     location: where its collection is kept, so that a second run indexes nothing; by default it is
-    temporary. Texts over the model's limit are cut, and counted. Raises InvalidInput for a data set that
+    temporary. Texts over the model's limit are pooled, and counted. Raises InvalidInput for a data set that
     does not fit together, before anything is written, and for a collection that holds other documents.
     """
     import tempfile
@@ -159,12 +160,10 @@ class _Place:
         # A URL's scheme is longer than a Windows drive.
         if isinstance(location, str) and ":" in text and text.partition(":")[0].isidentifier() and text[1] != ":":
             url = StoreURL.parse(text)
-            stores.find(url.scheme)
-            if url.scheme != "edge":
+            if not getattr(stores.find(url.scheme), "EMBEDDED", False):
                 return cls(text, text, None)
-            text = url.location
-        folder = Path(text)
-        return cls(text, f"edge:{folder / 'store'}", folder)
+            return cls(url.location, f"{url.scheme}:{Path(url.location) / 'store'}", Path(url.location))
+        return cls(text, f"{DEFAULT_STORE}:{Path(text) / 'store'}", Path(text))
 
     def exists(self) -> bool:
         return self.folder is not None and (self.folder / "ledger.db").is_file()
@@ -288,7 +287,7 @@ class Collection:
         self._fields: dict[str, FieldKind] = {
             path.removeprefix(prefix): kind for path, kind in store.schema.fields.items() if path.startswith(prefix)
         }
-        self._writer = Writer(store, ledger, lambda: self.embedder, lambda: self._chunker, self._fields)
+        self._writer = Writer(store, ledger, lambda: self.embedder, lambda: self._chunker, self._windows, self._fields)
         self._searcher = Searcher(store, ledger, lambda: self.embedder)
         self.repaired = self._writer.recover()
 
@@ -334,6 +333,11 @@ class Collection:
             self._cutter = cutter
         return self._cutter
 
+    def _windows(self) -> Chunker:
+        # Room is left for the special tokens and for the prefix of models that want one.
+        size = max(self.embedder.max_tokens - 16, 8)
+        return chunkers.make(f"recursive:size={size},overlap=0", self.embedder.tokenizer)
+
     # --- writing ---
 
     def add(
@@ -341,19 +345,21 @@ class Collection:
         documents: Iterable[Document],
         *,
         truncate: bool = False,
+        pool: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> Report:
         """Add or update documents; unchanged ones are skipped. Returns when all is durable.
 
         A list is checked first: InvalidDocument for one that could never be added, and nothing is
         written. In an iterator, which cannot be looked at twice, such a document is in `report.failed`.
-        truncate: cut a chunk over the model's limit instead of failing its document.
+        A chunk over the model's limit fails its document, unless it may be cut (truncate) or embedded as the
+        mean of windows that fit (pool); the report counts them.
         """
         if isinstance(documents, Document):
             raise InvalidInput("add needs a list of documents, got one; write add([document])")
         if isinstance(documents, Sequence):
             check_all(documents, self._fields)
-        report = self._writer.add((Tagged(d) for d in documents), truncate=truncate, progress=progress)
+        report = self._writer.add((Tagged(d) for d in documents), truncate=truncate, pool=pool, progress=progress)
         self.store.optimize()
         return report
 
@@ -362,12 +368,13 @@ class Collection:
         paths: str | Path | Iterable[str | Path],
         *,
         truncate: bool = False,
+        pool: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> Report:
         """Add files and folders; see `nearest.ingest.files`. What is gone from them is removed."""
         some = [paths] if isinstance(paths, str | Path) else list(paths)
         report = files.add_files(
-            self._writer, self.ledger, readers.for_path, some, truncate=truncate, progress=progress
+            self._writer, self.ledger, readers.for_path, some, truncate=truncate, pool=pool, progress=progress
         )
         self.store.optimize()
         return report

@@ -96,7 +96,7 @@ def test_what_add_prints_as_json(run: Run, docs: Path) -> None:
     assert report.pop("seconds") >= 0
     assert report == {
         "collection": "./.nearest", "added": 2, "updated": 0, "unchanged": 0, "removed": 0, "skipped": 0,
-        "failed": [], "chunks": 2, "truncated": 0,
+        "failed": [], "chunks": 2, "truncated": 0, "pooled": 0,
     }  # fmt: skip
 
 

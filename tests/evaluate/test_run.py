@@ -21,12 +21,12 @@ class Canned:
         self.answers = answers  # documents of the hits, by question
         self.asked: list[tuple[int, str, int]] = []
 
-    def add(self, documents: Iterable[Document], *, truncate: bool, progress: Callable[[Any], None] | None) -> Report:
+    def add(self, documents: Iterable[Document], *, pool: bool, progress: Callable[[Any], None] | None) -> Report:
         added = list(documents)
-        assert truncate
+        assert pool
         assert progress is not None
         progress(Progress(len(added), len(added), 0, "indexing"))
-        return Report(added=len(added), truncated=1)
+        return Report(added=len(added), pooled=1)
 
     def search_many(self, queries: Sequence[str], *, k: int, mode: Any) -> list[list[Hit]]:
         self.asked.append((len(queries), mode, k))
@@ -56,7 +56,7 @@ def test_a_document_stands_where_its_best_chunk_does(corpus: Path) -> None:
     assert result.modes["dense"] == {"ndcg@10": pytest.approx(0.63093, abs=1e-5), "recall@100": 1.0, "mrr@10": 0.5}
     assert list(result.modes) == ["dense", "lexical", "hybrid"]
     assert result.queries == 1
-    assert result.truncated == 1
+    assert result.pooled == 1
     assert set(result.seconds) == {"index", "dense", "lexical", "hybrid"}
 
 

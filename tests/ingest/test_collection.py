@@ -226,6 +226,25 @@ def test_a_document_the_model_refuses_is_reported_and_the_others_are_there(tmp_p
         assert kb.info()["failed"] == {}
 
 
+def test_a_long_text_is_pooled_where_that_is_asked_for(tmp_path: Path) -> None:
+    model = HashEmbedder(max_words=40)  # windows of 24
+    long, short = " ".join(f"word{i}" for i in range(60)), "a short one"
+    batch = [Document("long", long), Document("short", short)]
+    with open_kb(tmp_path / "kb", embedder=model, chunker=WideChunker()) as kb:
+        with pytest.raises(errors.InvalidInput, match="one of them"):
+            kb.add(batch, pool=True, truncate=True)
+        report = kb.add(batch, pool=True)
+        assert (report.added, report.pooled, report.truncated, report.failed) == (2, 1, 0, [])
+        vectors = {r.document_id: r.vectors["dense"] for r in kb.store.scan_all(with_vectors=True)}
+        windows = [text for text in model.embedded if text in long and text != short]
+        assert "".join(windows) == long
+        assert max(len(w.split()) for w in windows) <= 24
+        mean = sum(len(w) * model.embed_query(w) for w in windows)
+        np.testing.assert_allclose(vectors["long"], mean / np.linalg.norm(mean), atol=1e-5)
+        np.testing.assert_allclose(vectors["short"], model.embed_query(short), atol=1e-5)
+        assert kb.get("long") == batch[0]
+
+
 def test_another_model_or_chunker_or_field_is_refused(tmp_path: Path) -> None:
     with open_kb(tmp_path / "kb", fields={"year": "integer"}) as kb:
         kb.add(docs("a"))

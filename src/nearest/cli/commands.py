@@ -87,6 +87,7 @@ def add(
         typer.Option(metavar="NAME=KIND", help="Metadata indexed for filters (new collections); repeatable."),
     ] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut what is over the model's limit.")] = False,
+    pool: Annotated[bool, typer.Option("--pool", help="Embed what is over it as the mean of windows.")] = False,
     as_json: Json = False,
 ) -> int:
     """Add files and folders, or bring them up to date.
@@ -103,7 +104,9 @@ def add(
         _open(collection, create=True, embedder=embedder, chunker=chunker, fields=fields) as opened,
         show.progress("indexing", files, unit="documents") as told,
     ):
-        report = opened.add_files(paths, truncate=truncate, progress=lambda at: told(at.documents + at.failed))
+        report = opened.add_files(
+            paths, truncate=truncate, pool=pool, progress=lambda at: told(at.documents + at.failed)
+        )
     show.report(collection, report, as_json)
     return 1 if report.failed else 0
 

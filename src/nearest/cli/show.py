@@ -32,6 +32,7 @@ class _Report(Protocol):
     failed: list[Failure]
     chunks: int
     truncated: int
+    pooled: int
     seconds: float
 
 
@@ -137,6 +138,7 @@ def _report_json(report: _Report) -> dict[str, Any]:
         "failed": [{"id": failure.id, "reason": failure.reason} for failure in report.failed],
         "chunks": report.chunks,
         "truncated": report.truncated,
+        "pooled": report.pooled,
         "seconds": round(report.seconds, 3),
     }
 
@@ -147,6 +149,7 @@ def _report_line(report: _Report) -> str:
     if report.failed:
         parts.append(f"{len(report.failed):,} failed")
     cut = f", {report.truncated:,} cut to the model's limit" if report.truncated else ""
+    cut += f", {report.pooled:,} over it pooled" if report.pooled else ""
     return f"{', '.join(parts)} ({_plural(report.chunks, 'chunk')}{cut}) in {report.seconds:.1f} s"
 
 
@@ -262,7 +265,7 @@ class _Evaluation(Protocol):
     queries: int
     modes: dict[str, dict[str, float]]
     seconds: dict[str, float]
-    truncated: int
+    pooled: int
     failed: list[Failure]
 
     def to_json(self) -> dict[str, Any]: ...
@@ -286,8 +289,8 @@ def evaluation(evaluation: _Evaluation, json_wanted: bool) -> None:
     queries = _plural(evaluation.queries, "query", "queries")
     index = f"indexed in {evaluation.seconds['index']:.1f} s"
     out.print(f"{_clean(evaluation.dataset)}: {documents}, {queries}, {index}")
-    if evaluation.truncated:
-        out.print(f"{_plural(evaluation.truncated, 'text')} cut to the model's limit")
+    if evaluation.pooled:
+        out.print(f"{_plural(evaluation.pooled, 'text')} over the model's limit, embedded in windows")
     out.print(table)
     _failures(out, evaluation.failed)
 

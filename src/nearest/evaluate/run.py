@@ -32,7 +32,7 @@ class Stage(NamedTuple):
 class Collection(Protocol):
     """What is needed of a collection."""
 
-    def add(self, documents: Iterable[Document], *, truncate: bool, progress: Callable[[Any], None] | None) -> Any: ...
+    def add(self, documents: Iterable[Document], *, pool: bool, progress: Callable[[Any], None] | None) -> Any: ...
     def search_many(self, queries: Sequence[str], *, k: int, mode: Any) -> list[list[Hit]]: ...
     def info(self) -> dict[str, Any]: ...
 
@@ -42,7 +42,7 @@ class Evaluation:
     """What was measured.
 
     modes: `ndcg@10`, `recall@100` and `mrr@10` of each mode. seconds: `index`, and each mode's for all
-    queries. failed: documents that could not be indexed. truncated: chunks cut to the model's limit.
+    queries. failed: documents that could not be indexed. pooled: texts over the model's limit, embedded in windows.
     """
 
     dataset: str
@@ -52,7 +52,7 @@ class Evaluation:
     chunker: Mapping[str, Any]
     modes: dict[str, dict[str, float]]
     seconds: dict[str, float]
-    truncated: int
+    pooled: int
     failed: list[Failure]
 
     def to_json(self) -> dict[str, Any]:
@@ -61,12 +61,12 @@ class Evaluation:
 
 
 def run(kb: Collection, dataset: Dataset, progress: Callable[[Stage], None] | None = None) -> Evaluation:
-    """Index what the collection lacks of a data set, cutting what is over the model's limit, and measure it."""
+    """Index what the collection lacks of a data set, pooling what is over the model's limit, and measure it."""
     tell = progress or (lambda stage: None)
     total = len(dataset.ids)
     started = time.perf_counter()
     report = kb.add(
-        dataset.documents(), truncate=True, progress=lambda at: tell(Stage("index", at.documents + at.failed, total))
+        dataset.documents(), pool=True, progress=lambda at: tell(Stage("index", at.documents + at.failed, total))
     )
     seconds = {"index": time.perf_counter() - started}
     modes: dict[str, dict[str, float]] = {}
@@ -84,7 +84,7 @@ def run(kb: Collection, dataset: Dataset, progress: Callable[[Stage], None] | No
     failed = [*dataset.failed, *report.failed]
     return Evaluation(
         dataset.name, facts["documents"], len(queries), facts["embedder"], facts["chunker"], modes,
-        {name: round(value, 3) for name, value in seconds.items()}, report.truncated, failed,
+        {name: round(value, 3) for name, value in seconds.items()}, report.pooled, failed,
     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ def add_files(
     paths: Iterable[str | Path],
     *,
     truncate: bool = False,
+    pool: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Add files, and everything below folders; documents of theirs that are gone are removed.
@@ -50,7 +51,7 @@ def add_files(
         ledger.clear_failures(str(root))
         documents = [file for file in files if not _is_media(file)]
         report = writer.add(
-            _read(ledger, reader_for, root, documents, run), truncate=truncate, progress=progress, run=run
+            _read(ledger, reader_for, root, documents, run), truncate=truncate, pool=pool, progress=progress, run=run
         )
         report.skipped = len(files) - len(documents)
         report.removed = writer.remove(ledger.unseen(str(root), run))
@@ -107,6 +108,6 @@ def _read(
 
 
 def _merge(total: Report, part: Report) -> None:
-    for name in ("added", "updated", "unchanged", "removed", "skipped", "chunks", "truncated", "seconds"):
+    for name in ("added", "updated", "unchanged", "removed", "skipped", "chunks", "truncated", "pooled", "seconds"):
         setattr(total, name, getattr(total, name) + getattr(part, name))
     total.failed += part.failed

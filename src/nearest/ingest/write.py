@@ -51,7 +51,8 @@ class Report:
 
     added, updated, unchanged, removed: documents. skipped: files that are not documents (images, say).
     failed: those left out, with the reason; they are tried again by the next run. chunks: embedded and
-    written. truncated: chunks cut to the model's limit. seconds: wall time.
+    written. truncated: chunks cut to the model's limit. pooled: chunks over it that were embedded in
+    windows. seconds: wall time.
     """
 
     added: int = 0
@@ -62,6 +63,7 @@ class Report:
     failed: list[Failure] = field(default_factory=list)
     chunks: int = 0
     truncated: int = 0
+    pooled: int = 0
     seconds: float = 0.0
 
 
@@ -94,7 +96,8 @@ class _Prepared:
 class Writer:
     """Writes documents to one store and one ledger, with one embedder and one chunker.
 
-    fields: declared metadata fields, which documents must obey. Not reentrant: one run at a time.
+    windows: cuts into pieces that the model takes whole, for pooling. fields: declared metadata fields,
+    which documents must obey. Not reentrant: one run at a time.
     """
 
     def __init__(
@@ -103,12 +106,14 @@ class Writer:
         ledger: Ledger,
         embedder: Callable[[], Embedder],
         chunker: Callable[[], Chunker],
+        windows: Callable[[], Chunker],
         fields: Mapping[str, FieldKind],
     ) -> None:
         self._store = store
         self._ledger = ledger
         self._embedder = embedder
         self._chunker = chunker
+        self._windows = windows
         self._fields = fields
 
     # --- crash recovery ---
@@ -143,6 +148,7 @@ class Writer:
         documents: Iterable[Tagged],
         *,
         truncate: bool = False,
+        pool: bool = False,
         progress: Callable[[Progress], None] | None = None,
         run: int | None = None,
     ) -> Report:
@@ -151,9 +157,11 @@ class Writer:
         Returns when everything in the report is durable. A document that fails is in `report.failed` and
         does not stop the others; errors of the store or the ledger do, and what was committed before stays.
         """
+        if truncate and pool:
+            raise InvalidInput("a text over the model's limit is either truncated or pooled; ask for one of them")
         self.recover()
         run = run or self._ledger.next_run()
-        return _Run(self, run, truncate, progress).execute(documents)
+        return _Run(self, run, truncate, pool, progress).execute(documents)
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove documents; returns how many there were."""
@@ -185,10 +193,13 @@ class Writer:
 class _Run:
     """One call of `Writer.add`."""
 
-    def __init__(self, writer: Writer, run: int, truncate: bool, progress: Callable[[Progress], None] | None) -> None:
+    def __init__(
+        self, writer: Writer, run: int, truncate: bool, pool: bool, progress: Callable[[Progress], None] | None
+    ) -> None:
         self.writer = writer
         self.run = run
         self.truncate = truncate
+        self.windows = writer._windows() if pool else None
         self.progress = progress
         self.report = Report()
         self.embedder = writer._embedder()
@@ -366,11 +377,25 @@ class _Run:
         return fine
 
     def _vectors(self, texts: list[str]) -> Float32:
+        if self.windows is not None:
+            return self._pooled(texts, self.windows)
         parts = [
             self.embedder.embed_documents(texts[start : start + 4 * _GROUP], truncate=self.truncate)
             for start in range(0, len(texts), 4 * _GROUP)
         ]
         return np.concatenate(parts)
+
+    def _pooled(self, texts: list[str], windows: Chunker) -> Float32:
+        """The mean of each text's windows, weighted by their length, at unit length again."""
+        cut = [windows.chunk(text) for text in texts]
+        rows = self.embedder.embed_documents([window.text for each in cut for window in each])
+        weights = np.array([len(window.text) for each in cut for window in each], np.float32)
+        starts = np.cumsum([0, *(len(each) for each in cut)])[:-1]
+        means = np.add.reduceat(rows * weights[:, None], starts, axis=0)
+        with self.mutex:
+            self.report.pooled += sum(len(each) > 1 for each in cut)
+        pooled: Float32 = means / np.linalg.norm(means, axis=1, keepdims=True)
+        return pooled
 
     # --- thread "write" ---
 

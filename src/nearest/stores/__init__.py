@@ -5,6 +5,7 @@ A store's module declares
     REQUIRES     its client: distribution name -> version specifier; the extra is named after the file
     STORE        its class, a `contract.Store`, with `capabilities`
     KNOWN_GAPS   what the conformance suite may not expect of it yet (`contract.Gap`)
+    EMBEDDED     True if its location is a folder of its own, so that a collection's ledger stands beside it
     connect      (StoreURL, Schema | None) -> Store: opens the collection, or with a schema creates it
 """
 

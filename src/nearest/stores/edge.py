@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 
 REQUIRES = {"qdrant-edge-py": "==0.9.0"}
 KNOWN_GAPS: tuple[Gap, ...] = ()
+EMBEDDED = True
 
 _SCHEMA_FILE = "schema.json"
 _CREATING_FILE = "schema.json.creating"

@@ -147,6 +147,8 @@ class Records(Base):
         assert got.values.dtype == np.float32
         pairs = dict(zip(got.indices.tolist(), got.values.tolist(), strict=True))
         assert pairs == pytest.approx({0: -1.5, 7: 0.5, 12: 1e-3, 2**32 - 1: 2.0})
+        got.values[:] = 0
+        assert store.get(["a"], with_vectors=True)[0].vectors["words"].values.all()
         assert set(store.get(["r001"], with_vectors=True)[0].vectors) == {"dense"}
 
     @needs("multi_vector")
