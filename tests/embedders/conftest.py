@@ -1,3 +1,5 @@
+"""Places of its own for every test of the embedders."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,0 +1,124 @@
+"""Files and folders: ids, changes, removals, failures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import nearest
+from nearest import errors
+from nearest.app import Collection
+from tests.fakes import HashEmbedder, LineChunker
+
+
+@pytest.fixture
+def kb(tmp_path: Path) -> Iterator[Collection]:
+    with nearest.open(tmp_path / "kb", embedder=HashEmbedder(), chunker=LineChunker()) as kb:
+        yield kb
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "one.md").write_text("# One\n\nfirst\n")
+    (folder / "deep" / "two.txt").write_text("second\n")
+    (folder / "deep" / "three.jsonl").write_text('{"_id": "j1", "text": "third"}\n{"_id": "j2", "text": "fourth"}\n')
+    (folder / ".hidden.txt").write_text("not for you\n")
+    (folder / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+    return folder
+
+
+def ids(kb: Collection) -> set[str | None]:
+    return {record.document_id for record in kb.scan()}
+
+
+def test_a_folder_is_read_and_read_again(kb: Collection, docs: Path) -> None:
+    report = kb.add_files(docs)
+    assert (report.added, report.skipped, report.failed) == (4, 1, [])
+    assert ids(kb) == {"docs/one.md", "docs/deep/two.txt", "j1", "j2"}
+    document = kb.get("docs/one.md")
+    assert document is not None
+    assert (document.text, document.metadata["source"], document.metadata["title"]) == (
+        "# One\n\nfirst\n", "docs/one.md", "One",
+    )  # fmt: skip
+    again = kb.add_files(str(docs))
+    assert (again.added, again.updated, again.unchanged, again.removed) == (0, 0, 4, 0)
+
+
+def test_changes_and_removals_follow_the_folder(kb: Collection, docs: Path) -> None:
+    kb.add_files(docs)
+    kb.add([nearest.Document("mine", "not from the folder\n")])
+    (docs / "one.md").write_text("# One\n\nchanged\n")
+    (docs / "deep" / "two.txt").unlink()
+    (docs / "deep" / "three.jsonl").write_text('{"_id": "j2", "text": "fourth"}\n')
+    report = kb.add_files(docs)
+    assert (report.added, report.updated, report.unchanged, report.removed) == (0, 1, 1, 2)
+    assert ids(kb) == {"docs/one.md", "j2", "mine"}
+
+
+def test_a_file_that_cannot_be_read_is_reported_and_keeps_what_it_gave(kb: Collection, docs: Path) -> None:
+    kb.add_files(docs)
+    (docs / "deep" / "two.txt").write_bytes(b"\0\1\2\3" * 100)
+    (docs / "deep" / "three.jsonl").write_text('{"_id": "j1", "text": "third"}\n{"_id": "j2", broken\n')
+    (docs / "blob.bin").write_bytes(bytes(range(256)) * 4)
+    report = kb.add_files(docs)
+    failed = {failure.id: failure.reason for failure in report.failed}
+    assert {"docs/deep/two.txt", "docs/blob.bin"} <= failed.keys()
+    assert len(failed) == 3
+    assert "binary" in failed["docs/deep/two.txt"]
+    assert "docs/deep/two.txt" in ids(kb), "what could be read before stays"
+    assert kb.info()["failed"].keys() == failed.keys()
+    (docs / "deep" / "two.txt").write_text("readable again\n")
+    (docs / "deep" / "three.jsonl").write_text('{"_id": "j1", "text": "third"}\n{"_id": "j2", "text": "fourth"}\n')
+    (docs / "blob.bin").unlink()
+    mended = kb.add_files(docs)
+    assert (mended.updated, mended.failed) == (1, [])
+    assert kb.info()["failed"] == {}
+
+
+def test_one_file_is_an_origin_of_its_own(kb: Collection, docs: Path) -> None:
+    file = docs / "deep" / "three.jsonl"
+    assert kb.add_files(file).added == 2
+    file.write_text('{"_id": "j3", "text": "fifth"}\n')
+    report = kb.add_files([file])
+    assert (report.added, report.removed) == (1, 2)
+
+
+def test_what_does_not_exist_or_became_empty_is_refused(kb: Collection, docs: Path) -> None:
+    with pytest.raises(errors.InvalidInput, match="does not exist"):
+        kb.add_files([docs, docs / "nowhere"])
+    assert kb.count() == 0
+    with pytest.raises(errors.InvalidInput, match="no paths"):
+        kb.add_files([])
+    kb.add_files(docs / "deep")
+    for file in (docs / "deep").iterdir():
+        file.unlink()
+    with pytest.raises(errors.InvalidInput, match="empty now, but 3 documents"):
+        kb.add_files(docs / "deep")
+    assert kb.count() == 3
+
+
+def test_an_id_taken_by_another_folder_is_a_failure_until_that_is_gone(
+    kb: Collection, docs: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "elsewhere" / "docs"
+    other.mkdir(parents=True)
+    (other / "one.md").write_text("the other one\n")
+    kb.add_files(docs)
+    report = kb.add_files(other)
+    assert [failure.id for failure in report.failed] == ["docs/one.md"]
+    assert str(docs) in report.failed[0].reason
+    assert kb.get("docs/one.md") is not None
+    moved = tmp_path / "moved"
+    docs.rename(moved)
+    assert kb.add_files(other).updated == 1
+
+
+def test_collections_and_hidden_files_are_not_documents(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("a note\n")
+    with nearest.open(tmp_path / "kb", embedder=HashEmbedder(), chunker=LineChunker()) as kb:
+        report = kb.add_files(tmp_path)
+    assert (report.added, report.skipped, report.failed) == (1, 0, [])
