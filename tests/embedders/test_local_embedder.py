@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -297,7 +298,7 @@ def test_the_compiled_model_is_used_again(places: Path, folder: Path, monkeypatc
     assert blobs(places) == [blob]
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "short", "other"])
 def test_a_damaged_cache_is_made_anew(places: Path, folder: Path, damage: str) -> None:
     first = embedders.load(f"local:{folder}").embed_query("heart attack")
     (blob,) = blobs(places)
@@ -308,7 +309,8 @@ def test_a_damaged_cache_is_made_anew(places: Path, folder: Path, damage: str) -
             "cut": whole[:middle],
             "flipped": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
             "empty": b"",
-            "other": b"\0" * 8,  # whose checksum is right, and which OpenVINO refuses
+            "other": b"rubbish" + zlib.crc32(b"rubbish").to_bytes(4, "little"),  # which OpenVINO refuses
+            "short": b"abc",
         }[damage]
     )
     assert embedders.load(f"local:{folder}").embed_query("heart attack") @ first > 0.9999

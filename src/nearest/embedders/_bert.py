@@ -18,6 +18,10 @@ from nearest.errors import ModelError
 Pooling = Literal["mean", "cls"]
 FAMILY = ("bert", "roberta", "xlm-roberta", "camembert")
 ACTIVATIONS = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "relu": None}
+SIZES = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("vocab_size", "max_position_embeddings", "type_vocab_size"),
+)
 # What of the config the vectors depend on, the weights being given.
 FIELDS = ("model_type", "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps")
 
@@ -33,13 +37,7 @@ def check(config: Mapping[str, Any]) -> None:
         raise ModelError(f"position_embedding_type {positions!r} does not run here, only 'absolute'")
     if config.get("is_decoder"):
         raise ModelError("the model is a decoder (is_decoder), not an encoder")
-    for name in (
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "max_position_embeddings",
-        "intermediate_size",
-    ):
+    for name in SIZES:
         if not isinstance(config.get(name), int) or config[name] < 1:
             raise ModelError(f"config.json: {name} must be a positive integer, got {config.get(name)!r}")
     if config["hidden_size"] % config["num_attention_heads"]:
@@ -91,15 +89,18 @@ def build(config: Mapping[str, Any], tensors: Mapping[str, Float32], pooling: Po
     import openvino  # type: ignore[import-untyped]
     import openvino.opset15 as op  # type: ignore[import-untyped]
 
-    width, heads = config["hidden_size"], config["num_attention_heads"]
+    width, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
     epsilon = float(config.get("layer_norm_eps", 1e-12))
 
     def tensor(name: str, *shape: int) -> Float32:
         value = tensors.get(name)
-        if value is None or (value.shape != shape if shape else value.shape[-1:] != (width,)):
-            have = "missing" if value is None else f"of shape {value.shape}"
+        if value is None or value.shape != shape:
+            have = "missing" if value is None else f"of shape {value.shape}, not {shape}"
             raise ModelError(f"the weights do not fit config.json: {name} is {have}")
         return value
+
+    def rows(name: str, count: int) -> Float32:
+        return tensor(f"embeddings.{name}_embeddings.weight", count, width)
 
     def numbers(*values: int) -> Any:
         return op.constant(np.array(values, np.int64))
@@ -123,12 +124,12 @@ def build(config: Mapping[str, Any], tensors: Mapping[str, Float32], pooling: Po
     mask = op.parameter([-1, -1], np.int32, "mask")
     kept = op.convert(mask, "f32")
     # 0 where a token is looked at, and far below any score where it is padding; within float16 too.
-    bias = op.multiply(op.subtract(op.unsqueeze(kept, numbers(1, 2)), op.constant(np.float32(1))),
-                       op.constant(np.float32(1e4)))  # fmt: skip
+    absent = op.subtract(op.unsqueeze(kept, numbers(1, 2)), op.constant(np.float32(1)))
+    bias = op.multiply(absent, op.constant(np.float32(1e4)))
 
-    words = op.gather(op.constant(tensor("embeddings.word_embeddings.weight")), ids, numbers(0))
+    words = op.gather(op.constant(rows("word", config["vocab_size"])), ids, numbers(0))
     # One text a row, so every token is of type 0: its row is added to the positions once and for all.
-    table = tensor("embeddings.position_embeddings.weight") + tensor("embeddings.token_type_embeddings.weight")[0]
+    table = rows("position", config["max_position_embeddings"]) + rows("token_type", config["type_vocab_size"])[0]
     length = op.gather(op.shape_of(ids), numbers(1), numbers(0))
     places = op.slice(op.constant(table[first_position(config) :]), numbers(0), length, numbers(1), numbers(0))
     x = norm(op.add(words, places), "embeddings.LayerNorm")
@@ -140,10 +141,8 @@ def build(config: Mapping[str, Any], tensors: Mapping[str, Float32], pooling: Po
         )
         seen = op.scaled_dot_product_attention(query, key, value, bias)
         seen = op.reshape(op.transpose(seen, numbers(0, 2, 1, 3)), numbers(0, 0, width), True)
-        x = norm(
-            op.add(linear(seen, f"{at}.attention.output.dense", width, width), x), f"{at}.attention.output.LayerNorm"
-        )
-        inner = config["intermediate_size"]
+        seen = linear(seen, f"{at}.attention.output.dense", width, width)
+        x = norm(op.add(seen, x), f"{at}.attention.output.LayerNorm")
         wide = activate(linear(x, f"{at}.intermediate.dense", width, inner))
         x = norm(op.add(linear(wide, f"{at}.output.dense", inner, width), x), f"{at}.output.LayerNorm")
 

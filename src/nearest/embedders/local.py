@@ -99,7 +99,7 @@ class LocalEmbedder(Embedder):
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises nothing narrower
             raise ModelError(f"cannot read {path}: {error}") from error
-        if tokenizer.get_vocab_size() > self._config.get("vocab_size", 0):
+        if tokenizer.get_vocab_size() > self._config["vocab_size"]:
             raise ModelError(f"{path} has more tokens than the weights have vectors for; it is another model's")
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -247,9 +247,9 @@ def _read_blob(path: Path) -> Any:
 
     try:
         data = np.memmap(path, np.uint8, "r")
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # the latter for an empty one
         return None
-    if zlib.crc32(data[:-4].data) != int.from_bytes(data[-4:].tobytes(), "little"):
+    if data.size <= 4 or zlib.crc32(data[:-4].data) != int.from_bytes(data[-4:].tobytes(), "little"):
         return None
     return openvino.Tensor(data[:-4])
 
