@@ -136,6 +136,9 @@ WORDS = st.lists(
 @example(text="\x0c" * 50 + "a", size=2, overlap=1)
 @example(text="가나다라마바사" * 10, size=2, overlap=1)
 @example(text="0 👨\u200d👩\u200d👀0000000000", size=12, overlap=0)  # more tokens without the space before it
+# To the model one token each, and many where they are one word; the form feed vanishes.
+@example(text="unconstitutional" * 6, size=8, overlap=4)
+@example(text="yin\x0centrepreneurship and transformations\x1cunconstitutional", size=6, overlap=3)
 @example(text="a\x0cb\x85c \x1cd" * 30, size=3, overlap=2)
 def test_any_text(tokenizer: Tokenizer, text: str, size: int, overlap: int) -> None:
     chunker = chunkers.make(f"recursive:size={size},overlap={overlap % size}", tokenizer)
