@@ -85,6 +85,31 @@ def test_options_are_refused() -> None:
         stores.connect("memory:?size=5", SCHEMA)
 
 
+def test_every_access_holds_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a race would need luck to show."""
+    seen = set()
+
+    def watched(verb: str) -> Any:
+        real = getattr(memory._Collection, verb)
+
+        def call(self: Any, *arguments: Any) -> Any:
+            seen.add(verb)
+            assert self.lock._is_owned(), f"{verb} without the lock"
+            return real(self, *arguments)
+
+        return call
+
+    for verb in ("append", "remove", "search", "record", "matches", "in_order"):
+        monkeypatch.setattr(memory._Collection, verb, watched(verb))
+    store = MemoryStore.create(SCHEMA)
+    store.upsert([Record("a", {"dense": [1, 2, 3, 4]}), Record("b", {"dense": [1, 2, 3, 4]})])
+    store.delete(["b"])
+    store.delete_where({"a": 1})
+    assert (len(store.get(["a"])), store.count(), len(store.scan().records)) == (1, 1, 1)
+    assert len(store.search(Query(Dense([1, 2, 3, 4])))) == 1
+    assert len(seen) == 6
+
+
 # --- exactness beyond the contract -----------------------------------------------------------------
 
 

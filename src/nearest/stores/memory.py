@@ -196,7 +196,7 @@ def similarities(metric: Metric, vectors: Float32, queries: Float32) -> Float64:
                 scores[start : start + _BLOCK, i] = -np.sqrt(np.einsum("nd,nd->n", gap, gap))
         else:
             scores[start : start + _BLOCK] = block @ wanted.T
-    return np.clip(scores, -1.0, 1.0) if metric == "cosine" else scores
+    return scores
 
 
 class Analyzer:
@@ -374,7 +374,8 @@ class _Collection:
     def search(self, query: Query) -> list[Hit]:
         scores, found = self._scores(query.find)
         rows = np.flatnonzero(found)
-        # Scores are told in float32, like the vectors: what differs by less is a tie. Adding 0 turns -0 into 0.
+        # Scores are told in float32, like the vectors: what differs by less is a tie, and a cosine that rounding
+        # of a stored vector raised above 1 is 1. Adding 0 turns -0 into 0.
         told = scores[rows].astype(np.float32) + np.float32(0)
         best: list[tuple[float, str, int]] = []
         for place in np.argsort(-told, kind="stable").tolist():

@@ -318,6 +318,13 @@ class Searching(Base):
                         assert all(0.0 <= hit.score <= 1.0 for hit in hits)
                     assert [hit.payload for hit in hits] == [r.payload for r in store.get(hit.id for hit in hits)]
 
+    def test_the_constant_of_reciprocal_ranks(self, build: Make) -> None:
+        """A score is the sum of 1 / (rrf_k + rank), and ranks count from 1."""
+        store, parts = self._fusible(build)
+        for rrf_k in (0, 1, 100):
+            hits = store.search(Query(Fused(parts[:1], "rrf", rrf_k=rrf_k), k=5))
+            assert [hit.score for hit in hits] == pytest.approx([1 / (rrf_k + rank) for rank in range(1, 6)], rel=1e-5)
+
     @pytest.mark.parametrize("method", ["normalized", "rrf"], ids=["normalized", "rrf"])
     def test_a_fused_hit_tells_its_parts(self, build: Make, method: FusionMethod) -> None:
         store, parts = self._fusible(build)
