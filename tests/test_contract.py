@@ -508,7 +508,8 @@ def test_a_filter_that_is_not_exact_raises(recording: Recording) -> None:
 def test_explained_parts_have_names_of_their_own() -> None:
     parts = (Dense([1], "d"), Text("x"), Dense([2], "d"), Sparse(_sparse([1], [1.0]), "s"), Text("y"))
     assert [part_name(part) for part in parts] == ["d", "lexical", "d", "s", "lexical"]
-    told = explain_parts(Fused(parts), [[("a", 1.0)], [("b", 2.0), ("a", 1.5)], [("a", 3.0)], [], [("a", 4.0)]])
+    rankings = [[("a", 1.0)], [("b", 2.0), ("a", 1.5), ("c", 1.0)], [("a", 3.0)], [], [("a", 4.0)]]
+    told = explain_parts(Fused(parts), rankings, ["a", "b", "never found"])
     assert told == {
         "a": {
             "d": {"rank": 1, "score": 1.0},
@@ -517,6 +518,7 @@ def test_explained_parts_have_names_of_their_own() -> None:
             "lexical#2": {"rank": 1, "score": 4.0},
         },
         "b": {"lexical": {"rank": 1, "score": 2.0}},
+        "never found": {},
     }
 
 

@@ -402,13 +402,13 @@ class Collection:
         vector: ArrayLike | None = None,
         candidates: int = 100,
         ef: int | None = None,
-        explain: bool = False,
+        explain: bool = True,
     ) -> list[Hit]:
         """At most k hits (chunks) by falling score.
 
         mode: dense (meaning), lexical (BM25), or hybrid, which fuses the `candidates` best of both.
-        vector: float32 (d,), used instead of embedding the query. explain: each hit tells its ranks and
-        scores. Raises InvalidQuery or InvalidFilter.
+        vector: float32 (d,), used instead of embedding the query. Each hit's `explain` tells its rank and score
+        in every part that found it; explain=False leaves it out. Raises InvalidQuery or InvalidFilter.
         """
         return self._searcher.search_many(
             [query], k=k, where=where, mode=mode, fusion=fusion, candidates=candidates, ef=ef, explain=explain,
@@ -426,7 +426,7 @@ class Collection:
         vectors: Sequence[ArrayLike] | None = None,
         candidates: int = 100,
         ef: int | None = None,
-        explain: bool = False,
+        explain: bool = True,
     ) -> list[list[Hit]]:
         """`search` for many queries at once: one pass of the model, one round trip to the store."""
         if isinstance(queries, str):

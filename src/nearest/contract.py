@@ -619,23 +619,26 @@ def fused_search(store: Store, queries: Sequence[Query]) -> list[list[Hit]]:
         hits = {hit.id: hit for hits in lists for hit in hits}
         rankings = [[(hit.id, hit.score) for hit in part] for part in lists]
         ranked = fusion.fuse(rankings, query.find.method, query.find.weights, query.find.rrf_k)[: query.k]
-        parts = explain_parts(query.find, rankings) if query.explain else None
-        fused.append([replace(hits[i], score=s, explain=parts and parts.get(i)) for i, s in ranked])
+        parts = explain_parts(query.find, rankings, (i for i, _ in ranked)) if query.explain else {}
+        fused.append([replace(hits[i], score=s, explain=parts.get(i)) for i, s in ranked])
     return fused
 
 
-def explain_parts(find: Fused, rankings: Sequence[fusion.Ranking[Any]]) -> dict[Any, dict[str, Any]]:
-    """For each id its rank and score in every part that found it, keyed by the part's name.
+def explain_parts(
+    find: Fused, rankings: Sequence[fusion.Ranking[Any]], winners: Iterable[Any]
+) -> dict[Any, dict[str, Any]]:
+    """For each winner its rank (from 1) and score in every part that found it, keyed by the part's name.
 
     A second part of the same name is `name#2`.
     """
-    told: dict[Any, dict[str, Any]] = {}
+    told: dict[Any, dict[str, Any]] = {winner: {} for winner in winners}
     names = [part_name(part) for part in find.parts]
     for i, ranking in enumerate(rankings):
         before = names[:i].count(names[i])
         name = f"{names[i]}#{before + 1}" if before else names[i]
         for rank, (item, score) in enumerate(ranking, 1):
-            told.setdefault(item, {})[name] = {"rank": rank, "score": score}
+            if item in told:
+                told[item][name] = {"rank": rank, "score": score}
     return told
 
 

@@ -45,7 +45,8 @@ def test_added_documents_are_found_and_given_back(kb: Collection) -> None:
     assert (hit.id, hit.document_id, hit.text) == ("b#1", "b", "second line of b\n")
     assert hit.metadata == {"year": 2024, "tags": ["x", None]}
     assert hit.score == pytest.approx(1.0, abs=1e-5)
-    assert hit.explain is None
+    assert hit.explain == {"mode": "dense", "dense": {"rank": 1, "score": hit.score}}
+    assert kb.search("second line of b\n", k=1, explain=False)[0].explain is None
     assert kb.get("a") == docs("a", year=2024, tags=["x", None])[0]
     assert kb.get("nobody") is None
     assert kb.count() == 2
@@ -124,7 +125,7 @@ def test_count_and_where_are_about_documents_and_their_metadata(kb: Collection) 
 
 def test_hybrid_search_explains_its_parts(kb: Collection) -> None:
     kb.add(docs(*"abcdefgh"))
-    hits = kb.search("second line of e\n", k=3, explain=True)
+    hits = kb.search("second line of e\n", k=3)
     assert hits[0].document_id == "e"
     assert hits[0].explain is not None
     assert hits[0].explain["mode"] == "hybrid"

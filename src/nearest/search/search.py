@@ -69,7 +69,9 @@ class Searcher:
                   ef=ef, explain=explain)
             for i, text in enumerate(texts)
         ]  # fmt: skip
-        return [[_present(hit, mode, explain) for hit in hits] for hits in self._visible(queries)]
+        return [
+            [_present(rank, hit, mode, explain) for rank, hit in enumerate(hits, 1)] for hits in self._visible(queries)
+        ]
 
     def _visible(self, queries: list[Query]) -> list[list[Hit]]:
         """Hits of committed versions only: the old one or the new one of a document that is being updated."""
@@ -110,8 +112,12 @@ def _widen(query: Query, by: int) -> Query:
     return replace(query, find=find, k=min(query.k + by, MAX_K))
 
 
-def _present(hit: Hit, mode: Mode, explain: bool) -> Hit:
-    """A hit under its chunk's own id, `document#ordinal`."""
+def _present(rank: int, hit: Hit, mode: Mode, explain: bool) -> Hit:
+    """A hit under its chunk's own id, `document#ordinal`, and how it came to its place."""
     payload = hit.payload
-    told = {"mode": mode, **(hit.explain or {})} if explain else None
+    told: dict[str, Any] | None = None
+    if explain:
+        told = {"mode": mode, **(hit.explain or {})}
+        if mode != "hybrid":
+            told[mode] = {"rank": rank, "score": hit.score}
     return Hit(f"{payload['document_id']}#{payload['chunk']}", {}, payload, hit.score, told)

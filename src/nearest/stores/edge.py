@@ -286,7 +286,7 @@ class EdgeStore(Store):
         best: list[Any] = [uuid.UUID(int=i) for i, score in fused.items() if score >= last]
         with _disk_errors(self._folder):
             found: Sequence[Any] = self._open.retrieve(best, with_payload=True, with_vector=query.with_vectors)
-        told = explain_parts(find, rankings) if query.explain else {}
+        told = explain_parts(find, rankings, (i.int for i in best)) if query.explain else {}
         hits = [self._hit(point, fused[point.id.int], query, told.get(point.id.int)) for point in found]
         hits.sort(key=lambda hit: (-hit.score, hit.id))
         return hits[: query.k]
