@@ -176,8 +176,11 @@ def test_a_checked_record_is_plain() -> None:
 def test_a_length_beyond_float32_is_no_fault_of_the_vector() -> None:
     """Its square under- or overflows, and the vector itself does not."""
     for value in ([1e-30, 1e-30], [1e30, 1e30]):
-        got = contract.check_vector(VectorSpec(2), value)
-        np.testing.assert_array_equal(got, np.array(value, np.float32))
+        for metric in ("dot", "l2"):
+            np.testing.assert_array_equal(
+                contract.check_vector(VectorSpec(2, metric), value), np.array(value, np.float32)
+            )
+        np.testing.assert_allclose(contract.check_vector(VectorSpec(2), value), [0.5**0.5] * 2, rtol=1e-6)
 
 
 def test_nesting_has_a_limit() -> None:

@@ -34,6 +34,8 @@ FusionMethod = Literal["normalized", "rrf"]
 MAX_ID_LENGTH = 512
 MAX_K = 10_000
 MAX_NESTING = 64
+_UNIT = 1e-6  # how far the squared length of a unit vector may be from 1
+_TINY = 1e-30  # squared lengths below this have lost digits in float32
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -274,7 +276,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """Several searches as one ranking; each contributes its best `candidates`."""
+    """Several searches as one ranking; each contributes its best `candidates`, or k if that is more."""
 
     parts: tuple[Dense | Sparse | Text, ...]
     method: FusionMethod = "normalized"
@@ -287,7 +289,8 @@ class Fused:
 class Query:
     """A search. find: what to rank by. k: hits at most, 1 to 10,000. where: the condition all satisfy.
 
-    ef: HNSW candidates, instead of the schema's. exact: no approximation. explain: fill `Hit.explain`.
+    ef: HNSW candidates, instead of the schema's. exact: no approximation. explain: fill
+    `Hit.explain` with the parts of a fused score.
     """
 
     find: Dense | Sparse | Text | Fused
@@ -667,7 +670,7 @@ def check_id(value: Any) -> str:
 
 
 def check_vector(spec: VectorSpec, value: ArrayLike) -> Float32:
-    """The vector as float32, (d,), or (t, d) with t of 1 or more for a multi-vector field."""
+    """The vector as float32, (d,), or (t, d) with t of 1 or more for a multi-vector; at unit length under cosine."""
     try:
         with np.errstate(over="ignore"):
             vector = np.ascontiguousarray(value, dtype=np.float32)
@@ -680,14 +683,18 @@ def check_vector(spec: VectorSpec, value: ArrayLike) -> Float32:
         if vector.ndim == 1:
             raise InvalidInput(f"has dimension {vector.shape[0]}; the schema says {spec.dim}")
         raise InvalidInput(f"has shape {vector.shape}; the schema says ({spec.dim},)")
-    if vector.ndim == 1 and 0.0 < float(vector @ vector) < math.inf:
-        return vector  # the usual case; a sum of squares that under- or overflows float32 is looked at below
-    # NaN, infinity and overflow to infinity all make the squared length non-finite.
-    squared = np.einsum("...i,...i->...", vector, vector, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        squared = np.einsum("...i,...i->...", vector, vector)
+        if not (np.isfinite(squared).all() and (squared > _TINY).all()):
+            # Sums of squares overflow and vanish in float32 before their terms do; NaN and infinity stay.
+            squared = np.einsum("...i,...i->...", vector, vector, dtype=np.float64)
     if not np.isfinite(squared).all():
         raise InvalidInput("holds NaN or infinity (or a number beyond float32)")
-    if spec.metric == "cosine" and not (squared > 0).all():
-        raise InvalidInput("is zero, which has no direction; cosine needs a length above 0")
+    if spec.metric == "cosine":
+        if not (squared > 0).all():
+            raise InvalidInput("is zero, which has no direction; cosine needs a length above 0")
+        if (abs(squared - 1) > _UNIT).any():
+            vector = (vector / np.sqrt(squared, dtype=np.float64)[..., None]).astype(np.float32)
     return vector
 
 

@@ -158,7 +158,7 @@ _BROKEN = {
 """,
         ["test_payloads_come_back_exactly"],
     ),
-    "VectorsAsGiven": (
+    "VectorsOfTheCaller": (
         """
     def _upsert(self, records):
         super()._upsert(records)
@@ -167,7 +167,7 @@ _BROKEN = {
     def _get(self, ids, with_vectors):
         return [replace(r, vectors=self.given[r.id] if with_vectors else {}) for r in super()._get(ids, with_vectors)]
 """,
-        ["test_vectors_come_back", "test_what_is_stored_is_no_callers_object"],
+        ["test_what_is_stored_is_no_callers_object"],
     ),
     "PartsAreCutBeforeFusion": (
         """

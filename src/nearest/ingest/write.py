@@ -186,8 +186,9 @@ class Writer:
         self._ledger.commit(changes, run)
         self._store.delete(record_id for intent in intents for record_id in intent.old)
 
-    def _fingerprint(self) -> str:
-        return canonical_json({"model": self._embedder().fingerprint, "chunker": dict(self._chunker().settings)})
+    def _fingerprint(self, pool: bool) -> str:
+        settings = {"model": self._embedder().fingerprint, "chunker": dict(self._chunker().settings)}
+        return canonical_json({**settings, "pool": True} if pool else settings)
 
 
 class _Run:
@@ -204,7 +205,7 @@ class _Run:
         self.report = Report()
         self.embedder = writer._embedder()
         self.chunker = writer._chunker()
-        self.salt = writer._fingerprint()
+        self.salt = writer._fingerprint(pool)
         self.in_flight: dict[str, str] = {}  # hash by document not committed yet
         self.mutex = threading.Lock()  # guards report and in_flight
         self.to_embed: queue.Queue[list[_Prepared] | None] = queue.Queue(maxsize=2)

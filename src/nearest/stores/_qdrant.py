@@ -58,7 +58,8 @@ def support(schema: Schema, node: Comparison) -> filters.Support:
 
 def _support_value(schema: Schema, node: Comparison, value: Scalar) -> filters.Support:
     kind = schema.fields.get(".".join(node.path))
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= _EXACT:
+    # An index of dates takes a number for seconds since 1970.
+    if isinstance(value, int | float) and not isinstance(value, bool) and (abs(value) >= _EXACT or kind == "datetime"):
         return "none"
     if node.op == "$contains":
         return "superset"

@@ -49,6 +49,7 @@ from nearest.errors import (
     ReadOnly,
     SchemaMismatch,
     StorageError,
+    UnsupportedError,
 )
 from nearest.filters import Comparison, Filter
 from nearest.stores import _qdrant
@@ -61,7 +62,13 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 REQUIRES = {"qdrant-edge-py": "==0.9.0"}
-KNOWN_GAPS: tuple[Gap, ...] = ()
+KNOWN_GAPS = (
+    Gap(
+        "test_multi_vector_scores[l2]",
+        "upstream",
+        "the engine does not sum distances for multi-vectors under l2, so such a schema is refused",
+    ),
+)
 EMBEDDED = True
 
 _SCHEMA_FILE = "schema.json"
@@ -101,6 +108,11 @@ class EdgeStore(Store):
         engine = _engine()
         if schema is not None:
             check_schema(schema, cls.capabilities)
+            for name, spec in schema.vectors.items():
+                if spec.multi and spec.metric == "l2":
+                    raise UnsupportedError(
+                        f"this store has no multi-vectors under l2 (vector {name!r}); use cosine or dot"
+                    )
         exists = (folder / _SCHEMA_FILE).is_file()
         if not exists:
             _check_creatable(folder, schema)
@@ -232,7 +244,7 @@ class EdgeStore(Store):
         parts = [{"limit": depth, "query": self._find(p), "filter": where, "params": params} for p in find.parts]
         if _native(query, find):
             prefetches = [qe.Prefetch(**part) for part in parts]
-            fused = qe.Fusion.Rrf(k=find.rrf_k)
+            fused = qe.Fusion.Rrf(k=find.rrf_k + 1)  # the engine counts ranks from 0
             return [qe.QueryRequest(query.k + _TIES, prefetches=prefetches, query=fused, **shown)]
         return [qe.QueryRequest(**part, with_payload=False) for part in parts]
 
@@ -267,9 +279,12 @@ class EdgeStore(Store):
         return hits[: query.k]
 
     def _scored(self, part: Dense | Sparse | Text | Fused, points: Sequence[Any]) -> list[tuple[Any, float]]:
-        # The engine reports a distance for l2, and the contract a score that is higher when better.
-        if isinstance(part, Dense) and self.schema.vectors[part.using].metric == "l2":
-            return [(point, -point.score) for point in points]
+        if isinstance(part, Dense):
+            spec = self.schema.vectors[part.using]
+            if spec.metric == "l2":  # the engine reports a distance
+                return [(point, -point.score) for point in points]
+            if spec.metric == "cosine" and not spec.multi:  # rounding takes it a little beyond 1
+                return [(point, min(1.0, max(-1.0, point.score))) for point in points]
         return [(point, point.score) for point in points]
 
     def _fuse(self, query: Query, find: Fused, answers: Sequence[Sequence[Any]]) -> list[Hit]:
