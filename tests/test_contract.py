@@ -176,6 +176,7 @@ def test_a_checked_record_is_plain() -> None:
 def test_a_length_beyond_float32_is_no_fault_of_the_vector() -> None:
     """Its square under- or overflows, and the vector itself does not."""
     for value in ([1e-30, 1e-30], [1e30, 1e30]):
+        metric: Any
         for metric in ("dot", "l2"):
             np.testing.assert_array_equal(
                 contract.check_vector(VectorSpec(2, metric), value), np.array(value, np.float32)
