@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,12 +32,13 @@ from nearest.filters import And, Comparison, Filter
 from nearest.ingest import Progress, Report, Writer, files
 from nearest.ingest.write import Tagged, check_all
 from nearest.layers.residual import Residual
-from nearest.ledger import Ledger
+from nearest.ledger import Visibility, glance
 from nearest.search import Mode, Searcher
 
 if TYPE_CHECKING:
     from nearest.demo import Demo
     from nearest.evaluate import Evaluation, Stage
+    from nearest.ledger import Ledger
 
 DEFAULT_EMBEDDER = "local:all-MiniLM-L6-v2"
 DEFAULT_CHUNKER = "recursive"
@@ -88,14 +90,17 @@ def open(
             model = asked.load_embedder()
             asked.record(model)  # an unknown chunker is refused here, before anything is written
             store = opened.enter_context(place.create_store(asked.schema(model.dimension)))
-        ledger = opened.enter_context(contextlib.closing(place.open_ledger()))
-        settings = ledger.settings()
-        if "embedder" not in settings:  # new, or its creation was cut off here
-            model = model or asked.load_embedder()
-            ledger.set(asked.record(model))
+        settings = place.glance()
+        ledger: Ledger | None = None
+        if settings is None or "embedder" not in settings:
+            ledger = opened.enter_context(contextlib.closing(place.open_ledger()))
             settings = ledger.settings()
+            if "embedder" not in settings:  # new, or its creation was cut off here
+                model = model or asked.load_embedder()
+                ledger.set(asked.record(model))
+                settings = ledger.settings()
         asked.check(settings, store.schema, place.name)
-        collection = Collection(place.name, Residual(store), ledger, settings, asked, model)
+        collection = Collection(place, Residual(store), ledger, settings, asked, model)
         opened.pop_all()
         return collection
 
@@ -194,8 +199,13 @@ class _Place:
             raise NotACollection(f"{self.name} holds records that no ledger accounts for; use nearest.connect for it")
         return store
 
-    def open_ledger(self) -> Ledger:
-        return Ledger.open(self.folder / "ledger.db" if self.folder is not None else None)
+    def glance(self) -> dict[str, Any] | None:
+        return glance(self.folder / "ledger.db") if self.folder is not None and self.exists() else None
+
+    def open_ledger(self, visibility: Visibility | None = None) -> Ledger:
+        from nearest.ledger import Ledger
+
+        return Ledger.open(self.folder / "ledger.db" if self.folder is not None else None, visibility)
 
 
 class _Settings:
@@ -269,16 +279,18 @@ class Collection:
 
     def __init__(
         self,
-        name: str,
+        place: _Place,
         store: Store,
-        ledger: Ledger,
+        ledger: Ledger | None,
         settings: Mapping[str, Any],
         asked: _Settings,
         model: Embedder | None,
     ) -> None:
-        self.name = name
+        self.name = place.name
         self.store = store
-        self.ledger = ledger
+        self._place = place
+        self._ledger = ledger
+        self._visibility = ledger.visibility if ledger is not None else Visibility()
         self._settings = settings
         self._asked = asked
         self._model = model
@@ -287,9 +299,9 @@ class Collection:
         self._fields: dict[str, FieldKind] = {
             path.removeprefix(prefix): kind for path, kind in store.schema.fields.items() if path.startswith(prefix)
         }
-        self._writer = Writer(store, ledger, lambda: self.embedder, lambda: self._chunker, self._windows, self._fields)
-        self._searcher = Searcher(store, ledger, lambda: self.embedder)
-        self.repaired = self._writer.recover()
+        self._searcher = Searcher(store, self._visibility, lambda: self.embedder)
+        # A ledger that was not opened has nothing to repair.
+        self.repaired: list[str] = self._writer.recover() if ledger is not None else []
 
     def __enter__(self) -> Self:
         return self
@@ -299,8 +311,23 @@ class Collection:
 
     def close(self) -> None:
         """Let go of the collection; repeating it does nothing."""
-        self.ledger.close()
+        if self._ledger is not None:
+            self._ledger.close()
         self.store.close()  # last: its lock guards the ledger
+
+    @property
+    def ledger(self) -> Ledger:
+        """What was indexed, from what; opened when first needed."""
+        with self._visibility.mutex:
+            if self._ledger is None:
+                self._ledger = self._place.open_ledger(self._visibility)
+            return self._ledger
+
+    @cached_property
+    def _writer(self) -> Writer:
+        return Writer(
+            self.store, self.ledger, lambda: self.embedder, lambda: self._chunker, self._windows, self._fields
+        )
 
     @property
     def embedder(self) -> Embedder:
@@ -457,7 +484,7 @@ class Collection:
     def scan(self, where: Mapping[str, Any] | Filter | None = None) -> Iterator[Record]:
         """Every chunk, in no particular order; `id` is `document#ordinal`."""
         for record in self.store.scan_all(where=filters.under(filters.parse(where), "metadata")):
-            if record.id not in self.ledger.hidden:
+            if record.id not in self._visibility.hidden:
                 yield Record(f"{record.document_id}#{record.payload['chunk']}", {}, record.payload)
 
     def info(self) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from alembic.script import ScriptDirectory
 
 import nearest.ledger
 from nearest import errors
-from nearest.ledger import Change, Ledger, models
+from nearest.ledger import Change, Ledger, glance, models
+from nearest.ledger.glance import HEAD
 
 MIGRATIONS = str(Path(nearest.ledger.__file__).parent / "migrations")
 
@@ -31,11 +32,11 @@ def test_migrations_lead_to_the_tables_of_the_models(tmp_path: Path, config: Con
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         assert compare_metadata(MigrationContext.configure(connection), models.metadata) == []
-        assert connection.scalar(sa.text("select version_num from alembic_version")) == models.HEAD
+        assert connection.scalar(sa.text("select version_num from alembic_version")) == HEAD
 
 
 def test_head_is_the_newest_migration(config: Config) -> None:
-    assert ScriptDirectory.from_config(config).get_current_head() == models.HEAD
+    assert ScriptDirectory.from_config(config).get_current_head() == HEAD
 
 
 def test_an_older_ledger_is_migrated_when_it_is_opened(tmp_path: Path) -> None:
@@ -81,30 +82,49 @@ def test_the_four_steps_show_and_hide_records() -> None:
     ledger = Ledger.open(None)
     first = Change("a", "h1", ("r1", "r2"))
     ledger.intend([first])
-    assert ledger.hidden == {"r1", "r2"}
+    assert ledger.visibility.hidden == {"r1", "r2"}
     assert ledger.lookup(["a"]) == {}
-    epoch = ledger.epoch
+    epoch = ledger.visibility.epoch
     ledger.commit([first], run=1)
-    assert ledger.hidden == frozenset()
-    assert ledger.epoch > epoch
+    assert ledger.visibility.hidden == frozenset()
+    assert ledger.visibility.epoch > epoch
     assert ledger.record_ids(["a"]) == {"a": ["r1", "r2"]}
 
     second = Change("a", "h2", ("r2", "r3"))
     (intent,) = ledger.intend([second])
     assert (set(intent.new), set(intent.old)) == ({"r3"}, {"r1"}), "a record of both versions is neither"
-    assert ledger.hidden == {"r3"}
+    assert ledger.visibility.hidden == {"r3"}
     ledger.commit([second], run=2)
-    assert ledger.hidden == {"r1"}
+    assert ledger.visibility.hidden == {"r1"}
     assert [i.committed for i in ledger.pending()] == [True]
     ledger.settle()
-    assert (ledger.hidden, ledger.pending()) == (frozenset(), [])
+    assert (ledger.visibility.hidden, ledger.pending()) == (frozenset(), [])
     assert (ledger.count(), ledger.count_chunks()) == (1, 2)
 
     gone = Change("a")
     ledger.intend([gone])
     ledger.commit([gone], run=3)
-    assert ledger.hidden == {"r2", "r3"}
+    assert ledger.visibility.hidden == {"r2", "r3"}
     assert (ledger.count(), ledger.record_ids(["a"])) == (0, {})
+
+
+def test_a_glance_is_enough_only_where_nothing_is_under_way(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    assert glance(tmp_path / "none.db") is None
+    ledger = Ledger.open(path)
+    ledger.set({"embedder": "m", "n": {"deep": [1, None]}, "number": "5"})
+    ledger.next_run()
+    assert glance(path) == ledger.settings() == {"embedder": "m", "n": {"deep": [1, None]}, "number": "5", "run": 1}
+    change = Change("a", "h", ("r",))
+    ledger.intend([change])
+    assert glance(path) is None
+    ledger.commit([change], 1)
+    assert glance(path) is None
+    ledger.settle()
+    assert glance(path) is not None
+    with sa.create_engine(f"sqlite:///{path}").begin() as connection:
+        connection.execute(sa.text("update alembic_version set version_num = '0000'"))
+    assert glance(path) is None
 
 
 def test_what_a_run_did_not_see_is_told_by_origin() -> None:

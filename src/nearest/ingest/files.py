@@ -11,11 +11,14 @@ import mimetypes
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nearest.contract import Failure, Reader
 from nearest.errors import InvalidInput, NearestError
 from nearest.ingest.write import Progress, Report, Tagged, Writer
-from nearest.ledger import Ledger
+
+if TYPE_CHECKING:
+    from nearest.ledger import Ledger
 
 _NOT_DOCUMENTS = {"image", "audio", "video", "font"}
 

@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -36,7 +36,10 @@ from nearest.contract import (
     check_fields,
 )
 from nearest.errors import InvalidDocument, InvalidInput, ModelError
-from nearest.ledger import Change, Ledger
+from nearest.ledger import Change
+
+if TYPE_CHECKING:
+    from nearest.ledger import Ledger
 
 _NAMESPACE = uuid.UUID("0b0bb9d6-7a0b-5b55-8a66-5f0a6d3d9f51")
 _LOOKUP = 128  # documents checked against the ledger at once

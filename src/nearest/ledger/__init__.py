@@ -13,6 +13,21 @@ A change of documents goes through four steps, each one transaction here:
     settle   the intent is forgotten
 """
 
-from nearest.ledger.ledger import Change, Entry, Intent, Ledger
+from __future__ import annotations
 
-__all__ = ["Change", "Entry", "Intent", "Ledger"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from nearest.ledger.changes import Change, Entry, Intent, Visibility
+from nearest.ledger.glance import glance
+
+if TYPE_CHECKING:
+    from nearest.ledger.ledger import Ledger
+
+__all__ = ["Change", "Entry", "Intent", "Ledger", "Visibility", "glance"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Ledger":  # with SQLAlchemy behind it
+        return importlib.import_module("nearest.ledger.ledger").Ledger
+    raise AttributeError(f"module 'nearest.ledger' has no attribute {name!r}")

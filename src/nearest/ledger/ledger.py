@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,42 +13,11 @@ from sqlalchemy.pool import StaticPool
 
 from nearest.errors import CollectionDamaged, ConnectionFailed, DiskFull, ReadOnly, StorageError
 from nearest.ledger import models
+from nearest.ledger.changes import Change, Entry, Intent, Visibility
+from nearest.ledger.glance import HEAD
 from nearest.ledger.models import chunks, documents, failures, intents, settings, version
 
 _AT_ONCE = 500  # values in one IN (...)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What the ledger knows of a document."""
-
-    hash: str
-    origin: str | None
-    source: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A document's next version; no record_ids and an empty hash remove it.
-
-    record_ids: the store's ids of its chunks, by ordinal.
-    """
-
-    document_id: str
-    hash: str = ""
-    record_ids: tuple[str, ...] = ()
-    origin: str | None = None
-    source: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """A change under way. new: record ids only the next version has; old: only the previous one."""
-
-    document_id: str
-    new: frozenset[str]
-    old: frozenset[str]
-    committed: bool
 
 
 class Ledger:
@@ -59,17 +26,18 @@ class Ledger:
     Raises DiskFull, ReadOnly, CollectionDamaged or ConnectionFailed for what the database reports.
     """
 
-    def __init__(self, engine: sa.Engine, name: str) -> None:
+    def __init__(self, engine: sa.Engine, name: str, visibility: Visibility | None = None) -> None:
         self._engine = engine
         self._name = name
-        self._mutex = threading.RLock()
-        # Swapped whole, so that a reader without the mutex sees one state or the other.
-        self._hidden: frozenset[str] = frozenset()
-        self._epoch = 0
+        self.visibility = visibility or Visibility()
+        self._mutex = self.visibility.mutex
 
     @classmethod
-    def open(cls, location: str | Path | None) -> Self:
-        """A file, a database URL, or None for one in memory that ends with the process."""
+    def open(cls, location: str | Path | None, visibility: Visibility | None = None) -> Self:
+        """A file, a database URL, or None for one in memory that ends with the process.
+
+        visibility: kept up to date; a new one by default.
+        """
         url = str(location) if isinstance(location, str) else f"sqlite:///{location}" if location else "sqlite://"
         sqlite = url.startswith("sqlite")
         # One connection: SQLite has one writer anyway, and what is asked is short.
@@ -78,7 +46,7 @@ class Ledger:
         )
         if sqlite:
             sa.event.listen(engine, "connect", _durable)
-        ledger = cls(engine, str(location or "the ledger in memory"))
+        ledger = cls(engine, str(location or "the ledger in memory"), visibility)
         try:
             with ledger._transaction() as connection:
                 ledger._migrate(connection)
@@ -95,14 +63,14 @@ class Ledger:
         tables = sa.inspect(connection).get_table_names()
         if not tables:
             models.metadata.create_all(connection)
-            connection.execute(version.insert().values(version_num=models.HEAD))
+            connection.execute(version.insert().values(version_num=HEAD))
             return
         at = connection.scalar(sa.select(version.c.version_num)) if "alembic_version" in tables else None
-        if at == models.HEAD:
+        if at == HEAD:
             return
         if at is None:
             raise CollectionDamaged(f"{self._name} is a database, but not a ledger; restore it from a backup")
-        if at > models.HEAD:
+        if at > HEAD:
             raise CollectionDamaged(f"{self._name} was written by a newer nearest (ledger {at}); upgrade nearest")
         from alembic import command
         from alembic.config import Config
@@ -110,7 +78,7 @@ class Ledger:
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.attributes["connection"] = connection
-        command.upgrade(config, models.HEAD)
+        command.upgrade(config, HEAD)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
@@ -226,20 +194,6 @@ class Ledger:
 
     # --- changes ---
 
-    @property
-    def hidden(self) -> frozenset[str]:
-        """Record ids that the store may hold and no search may show."""
-        return self._hidden
-
-    @property
-    def epoch(self) -> int:
-        """Grows whenever what is visible changes."""
-        return self._epoch
-
-    def visible(self) -> threading.RLock:
-        """Held, nothing becomes visible or hidden."""
-        return self._mutex
-
     def intend(self, changes: Sequence[Change]) -> list[Intent]:
         """Settle what was committed before, and write down what is to come. Ids must be distinct."""
         with self._transaction() as connection:
@@ -255,7 +209,7 @@ class Ledger:
             ]
             if rows:
                 connection.execute(intents.insert(), rows)
-            self._hidden = frozenset().union(*(intent.new for intent in planned))
+            self.visibility.hidden = frozenset().union(*(intent.new for intent in planned))
         return planned
 
     def commit(self, changes: Sequence[Change], run: int) -> None:
@@ -273,14 +227,14 @@ class Ledger:
                     connection.execute(chunks.insert(), [row for change in kept for row in _chunk_rows(change)])
                 connection.execute(intents.update().values(committed=True))
                 pending = _intents(connection)
-            self._hidden = frozenset().union(*(intent.old for intent in pending))
-            self._epoch += 1
+            self.visibility.hidden = frozenset().union(*(intent.old for intent in pending))
+            self.visibility.epoch += 1
 
     def settle(self) -> None:
         """The store has dropped what the committed intents replaced."""
         with self._transaction() as connection:
             connection.execute(intents.delete().where(intents.c.committed))
-            self._hidden = frozenset()
+            self.visibility.hidden = frozenset()
 
     def pending(self) -> list[Intent]:
         """What was under way; after a crash this is what to finish or undo."""
@@ -291,7 +245,7 @@ class Ledger:
         """The store has dropped what the uncommitted intents brought."""
         with self._transaction() as connection:
             connection.execute(intents.delete())
-            self._hidden = frozenset()
+            self.visibility.hidden = frozenset()
 
 
 def _intents(connection: sa.Connection) -> list[Intent]:

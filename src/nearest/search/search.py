@@ -12,7 +12,7 @@ from nearest import filters
 from nearest.contract import MAX_K, Dense, Embedder, Fused, FusionMethod, Hit, Query, Store, Text
 from nearest.errors import InvalidQuery
 from nearest.filters import Filter
-from nearest.ledger import Ledger
+from nearest.ledger import Visibility
 
 Mode = Literal["dense", "lexical", "hybrid"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -23,9 +23,9 @@ _ATTEMPTS = 3
 class Searcher:
     """Searches one collection. Hits are chunks; several of one document may be among them."""
 
-    def __init__(self, store: Store, ledger: Ledger, embedder: Callable[[], Embedder]) -> None:
+    def __init__(self, store: Store, visibility: Visibility, embedder: Callable[[], Embedder]) -> None:
         self._store = store
-        self._ledger = ledger
+        self._visibility = visibility
         self._embedder = embedder
 
     def search_many(
@@ -76,15 +76,15 @@ class Searcher:
     def _visible(self, queries: list[Query]) -> list[list[Hit]]:
         """Hits of committed versions only: the old one or the new one of a document that is being updated."""
         for _ in range(_ATTEMPTS):
-            epoch = self._ledger.epoch
+            epoch = self._visibility.epoch
             answers = self._once(queries)
-            if self._ledger.epoch == epoch:
+            if self._visibility.epoch == epoch:
                 return answers
-        with self._ledger.visible():
+        with self._visibility.mutex:
             return self._once(queries)
 
     def _once(self, queries: list[Query]) -> list[list[Hit]]:
-        hidden = self._ledger.hidden
+        hidden = self._visibility.hidden
         if not hidden:
             return self._store.search_many(queries)
         wider = [_widen(query, len(hidden)) for query in queries]
