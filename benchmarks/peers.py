@@ -22,7 +22,7 @@ from nearest.filters import parse
 
 K, ROUNDS, WANTED = 10, 300, 0.98
 BUCKETS = 14  # 1 in 14: 7% match
-EFFORTS = (16, 32, 64, 100, 128, 200, 256, 400, 800)
+EFFORTS = (16, 32, 64, 128, 256, 512)
 
 Search = Callable[[Any, int, int | None], set[int]]
 """(query vector, effort, bucket or None) -> found row numbers"""
@@ -99,7 +99,7 @@ def lancedb(folder: Path, texts: list[str], vectors: Any) -> Iterator[Search]:
     made.create_scalar_index("bucket")
 
     def search(vector: Any, effort: int, bucket: int | None) -> set[int]:
-        query = made.search(vector).distance_type("cosine").nprobes(effort).ef(2 * effort).refine_factor(4).limit(K)
+        query = made.search(vector).distance_type("cosine").nprobes(effort).ef(max(2 * effort, 4 * K)).refine_factor(4).limit(K)
         if bucket is not None:
             query = query.where(f"bucket = {bucket}", prefilter=True)
         return {row["id"] for row in query.select(["id", "text", "bucket"]).to_list()}

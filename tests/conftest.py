@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # No deadlines: a shared machine pauses at will. On CI the examples are the same each time, so that a red build is
-# about the change in it; elsewhere they differ, and `make torture` looks for long.
+# about the change in it; elsewhere they differ, and `--hypothesis-profile thorough` looks for long.
 settings.register_profile("default", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=2000)

@@ -671,31 +671,32 @@ def check_id(value: Any) -> str:
 
 def check_vector(spec: VectorSpec, value: ArrayLike) -> Float32:
     """The vector as float32, (d,), or (t, d) with t of 1 or more for a multi-vector; at unit length under cosine."""
-    try:
-        with np.errstate(over="ignore"):
-            vector = np.ascontiguousarray(value, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"not an array of numbers ({error})") from None
-    if spec.multi:
-        if vector.ndim != 2 or vector.shape[0] == 0 or vector.shape[1] != spec.dim:
-            raise InvalidInput(f"has shape {vector.shape}; the schema says (t, {spec.dim}) with t of 1 or more")
-    elif vector.shape != (spec.dim,):
-        if vector.ndim == 1:
-            raise InvalidInput(f"has dimension {vector.shape[0]}; the schema says {spec.dim}")
-        raise InvalidInput(f"has shape {vector.shape}; the schema says ({spec.dim},)")
     with np.errstate(over="ignore", invalid="ignore"):
-        squared = np.einsum("...i,...i->...", vector, vector)
-        if not (np.isfinite(squared).all() and (squared > _TINY).all()):
-            # Sums of squares overflow and vanish in float32 before their terms do; NaN and infinity stay.
-            squared = np.einsum("...i,...i->...", vector, vector, dtype=np.float64)
-    if not np.isfinite(squared).all():
-        raise InvalidInput("holds NaN or infinity (or a number beyond float32)")
-    if spec.metric == "cosine":
+        try:
+            vector = np.ascontiguousarray(value, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"not an array of numbers ({error})") from None
+        if spec.multi:
+            if vector.ndim != 2 or vector.shape[0] == 0 or vector.shape[1] != spec.dim:
+                raise InvalidInput(f"has shape {vector.shape}; the schema says (t, {spec.dim}) with t of 1 or more")
+        elif vector.shape != (spec.dim,):
+            if vector.ndim == 1:
+                raise InvalidInput(f"has dimension {vector.shape[0]}; the schema says {spec.dim}")
+            raise InvalidInput(f"has shape {vector.shape}; the schema says ({spec.dim},)")
+        elif _TINY < (length := float(vector @ vector)) < math.inf and (
+            spec.metric != "cosine" or abs(length - 1) <= _UNIT
+        ):
+            return vector  # the usual case
+        # In float64, since sums of squares overflow and vanish in float32 before their terms do.
+        squared = np.einsum("...i,...i->...", vector, vector, dtype=np.float64)
+        if not np.isfinite(squared).all():
+            raise InvalidInput("holds NaN or infinity (or a number beyond float32)")
+        if spec.metric != "cosine":
+            return vector
         if not (squared > 0).all():
             raise InvalidInput("is zero, which has no direction; cosine needs a length above 0")
-        if (abs(squared - 1) > _UNIT).any():
-            vector = (vector / np.sqrt(squared, dtype=np.float64)[..., None]).astype(np.float32)
-    return vector
+        unit: Float32 = (vector / np.sqrt(squared)[..., None]).astype(np.float32)
+        return unit
 
 
 def check_sparse(value: Any) -> SparseVector:

@@ -307,14 +307,17 @@ class EdgeStore(Store):
         return hits[: query.k]
 
     def _hit(self, point: Any, score: float, query: Query, explain: dict[str, Any] | None = None) -> Hit:
-        record = self._record(point)
-        return Hit(record.id, record.vectors, record.payload if query.with_payload else {}, score, explain)
+        record_id, vectors, payload = self._parts(point)
+        return Hit(record_id, vectors, payload if query.with_payload else {}, score, explain)
 
     def _record(self, point: Any) -> Record:
+        return Record(*self._parts(point))
+
+    def _parts(self, point: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
         payload = point.payload or {}
         own = payload.pop(ID_KEY, None)
         vectors = self._vectors(point.vector) if point.vector else {}
-        return Record(str(point.id) if own is None else own, vectors, payload)
+        return str(point.id) if own is None else own, vectors, payload
 
     def _vectors(self, stored: dict[str, Any]) -> dict[str, Any]:
         return {
