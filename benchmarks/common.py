@@ -33,16 +33,24 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, {extensions}, Python {platform.python_version()}"
 
 
-def interleaved(calls: Mapping[str, Callable[[int], Any]], rounds: int, *, warm: int = 5) -> dict[str, float]:
-    """Median seconds of each call; the sides take turns, so that drift of the machine hits all alike."""
+def interleaved(
+    calls: Mapping[str, Callable[[int], Any]], rounds: int, *, warm: int = 5, block: int = 1
+) -> dict[str, float]:
+    """Median seconds of each call; the sides take turns, so that drift of the machine hits all alike.
+
+    block: calls a turn. With one, a side starts in the caches, and among the still running threads, of
+    the side before; with more, as it does where it is the only one.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
-    for i in range(rounds + warm):
-        for name in names[i % len(names) :] + names[: i % len(names)]:
-            started = time.perf_counter()
-            calls[name](i)
-            if i >= warm:
-                times[name].append(time.perf_counter() - started)
+    for i in range(0, rounds + warm, block):
+        turn = i // block % len(names)
+        for name in names[turn:] + names[:turn]:
+            for at in range(i, i + block):
+                started = time.perf_counter()
+                calls[name](at)
+                if at >= warm:
+                    times[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

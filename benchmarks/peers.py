@@ -21,6 +21,7 @@ from nearest.contract import Dense, Query, Record
 from nearest.filters import parse
 
 K, ROUNDS, WANTED = 10, 300, 0.98
+BLOCK = 30
 BUCKETS = 14  # 1 in 14: 7% match
 EFFORTS = (16, 32, 64, 128, 256, 512)
 
@@ -99,10 +100,17 @@ def lancedb(folder: Path, texts: list[str], vectors: Any) -> Iterator[Search]:
     made.create_scalar_index("bucket")
 
     def search(vector: Any, effort: int, bucket: int | None) -> set[int]:
-        query = made.search(vector).distance_type("cosine").nprobes(effort).ef(max(2 * effort, 4 * K)).refine_factor(4).limit(K)
+        query = (
+            made.search(vector)
+            .distance_type("cosine")
+            .nprobes(effort)
+            .ef(max(2 * effort, 4 * K))
+            .refine_factor(4)
+            .limit(K)
+        )
         if bucket is not None:
             query = query.where(f"bucket = {bucket}", prefilter=True)
-        return {row["id"] for row in query.select(["id", "text", "bucket"]).to_list()}
+        return {row["id"] for row in query.select(["id", "text", "bucket", "_distance"]).to_list()}
 
     yield search
 
@@ -143,7 +151,7 @@ def run() -> None:
                         break
                 effort = reached[side][0]
                 calls[side] = partial(_ask, search, queries, effort, where)
-            medians = interleaved(calls, ROUNDS)
+            medians = interleaved(calls, ROUNDS, block=BLOCK)
             mine = medians["nearest (edge)"]
             table(
                 f"peers, {name}: {len(texts)} passages, {vectors.shape[1]} dimensions, k={K}, medians of {ROUNDS}",
