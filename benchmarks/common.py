@@ -39,13 +39,15 @@ def interleaved(
     """Median seconds of each call; the sides take turns, so that drift of the machine hits all alike.
 
     block: calls a turn. With one, a side starts in the caches, and among the still running threads, of
-    the side before; with more, as it does where it is the only one.
+    the side before; with more, and a pause before, as it does where it is the only one.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
     for i in range(0, rounds + warm, block):
         turn = i // block % len(names)
         for name in names[turn:] + names[:turn]:
+            if block > 1:
+                time.sleep(0.3)
             for at in range(i, i + block):
                 started = time.perf_counter()
                 calls[name](at)
