@@ -237,7 +237,8 @@ def demo(
             with show.progress("indexing", len(documents), unit="documents") as told:
                 report = opened.add(documents, progress=lambda at: told(at.documents + at.failed))
             answers = [
-                (question, where, opened.search(question, where=where)) for question, where in demonstration.questions
+                (question, where, opened.search(question, where=where, explain=False))
+                for question, where in demonstration.questions
             ]
     show.demo(collection, report, answers, as_json)
     return 1 if report.failed else 0

@@ -7,11 +7,13 @@ left out. Colours and progress bars appear on terminals alone.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
@@ -338,5 +340,14 @@ def demo(
             _hit(out, rank, hit)
     out.print()
     out.print(Text("Now your own folder:", "bold"))
-    out.print("    nearest add YOUR_FOLDER")
-    out.print("    nearest search 'your question'")
+    program = _program()
+    out.print(f"    {program} add YOUR_FOLDER", markup=False)
+    out.print(f"    {program} search 'your question'", markup=False)
+
+
+def _program() -> str:
+    """How the reader calls this program from where they are: it may not be on the PATH."""
+    here = Path(sys.argv[0]).absolute()
+    if here.stem != "nearest" or shutil.which("nearest") in (str(here), str(here.resolve())):
+        return "nearest"
+    return os.path.relpath(here)
