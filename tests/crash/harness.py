@@ -49,6 +49,7 @@ def child(folder: Path, journal: Path, seed: int) -> None:
         os.write(log, (json.dumps(facts) + "\n").encode())
 
     with open_collection(folder) as kb:
+        kb.count()  # opens the ledger: importing SQLAlchemy is not what kills should fall on
         version = seed * 1000
         while True:
             version += 1
