@@ -31,6 +31,11 @@ FieldKind = Literal["keyword", "integer", "float", "bool", "datetime"]
 QuantizationKind = Literal["none", "scalar", "product", "binary"]
 FusionMethod = Literal["normalized", "rrf"]
 
+INDEX_PROFILES: Mapping[str, tuple[int, int, int]] = {  # m, ef_construct, ef
+    "latency": (12, 100, 64),
+    "balanced": (16, 128, 100),
+    "recall": (24, 200, 200),
+}
 MAX_ID_LENGTH = 512
 MAX_K = 10_000
 MAX_NESTING = 64
@@ -126,6 +131,7 @@ class IndexParams:
     m, ef_construct, ef: HNSW (Malkov and Yashunin, 2016): links a node, candidates while building and
     while searching. quantization: `scalar` is int8, `product` is 16x, `binary` is one bit a dimension;
     with `rescore`, `oversampling` times k candidates are compared again by their full vectors.
+    `profile` gives them by name.
     """
 
     m: int = 16
@@ -144,6 +150,13 @@ class IndexParams:
             raise InvalidInput(f"quantization must be none, scalar, product or binary, got {self.quantization!r}")
         if not 1.0 <= self.oversampling <= 100.0:
             raise InvalidInput(f"oversampling must be from 1 to 100, got {self.oversampling!r}")
+
+    @classmethod
+    def profile(cls, name: str, **others: Any) -> Self:
+        """`latency`, `balanced` or `recall`; others: the remaining settings, such as quantization."""
+        if name not in INDEX_PROFILES:
+            raise InvalidInput(f"index must be one of {', '.join(INDEX_PROFILES)}, got {name!r}")
+        return cls(*INDEX_PROFILES[name], **others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,6 +479,13 @@ class Store(ABC):
     def wait(self) -> None:  # noqa: B027 -- optional
         """Return when everything written before is visible to searches."""
 
+    def stats(self) -> dict[str, Any]:
+        """Facts that the database tells of the collection, JSON-able; only those it knows.
+
+        disk_bytes, memory_bytes; index: the kind and state of the vector index, in words; indexed: vectors in it.
+        """
+        return {}
+
     @abstractmethod
     def close(self) -> None:
         """Let go of the collection; repeating it does nothing."""
@@ -600,8 +620,11 @@ def check_schema(schema: Schema, capabilities: Capabilities) -> None:
         need("sparse", "sparse vectors")
     if schema.text is not None:
         need("text", "BM25 search")
-    if schema.index.quantization != "none":
-        need(schema.index.quantization, f"{schema.index.quantization} quantization")
+    index, default = schema.index, IndexParams()
+    if index.quantization != "none":
+        need(index.quantization, f"{index.quantization} quantization")
+    if (index.m, index.ef_construct, index.ef) != (default.m, default.ef_construct, default.ef):
+        need("hnsw", "HNSW parameters to set; leave `index` out")
 
 
 def fused_search(store: Store, queries: Sequence[Query]) -> list[list[Hit]]:

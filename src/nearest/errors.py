@@ -16,6 +16,10 @@ NearestError
 │   ├── DiskFull
 │   └── ReadOnly
 ├── ConnectionFailed             a database or a provider did not answer               (retryable)
+│   ├── TimedOut                 ... within its time
+│   └── Throttled                ... because it is asked too much; context.retry_after: seconds, if it said
+├── AccessDenied                 a wrong password or key, or a right that is missing
+├── BatchFailed                  some records of a call; `failed` says which and why   (retryable if any is)
 ├── MissingDependency            a client that an extra brings is not installed        (also an ImportError)
 ├── ModelError                   a model's files are missing, altered, or of an unknown kind
 │   └── TextTooLong              a text is over the model's limit and truncation was not asked for
@@ -27,6 +31,7 @@ same call can succeed later without a change) and `context` (facts about the fai
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
@@ -102,6 +107,27 @@ class ReadOnly(StorageError):
 
 class ConnectionFailed(NearestError):
     retryable = True
+
+
+class TimedOut(ConnectionFailed):
+    pass
+
+
+class Throttled(ConnectionFailed):
+    pass
+
+
+class AccessDenied(NearestError):
+    pass
+
+
+class BatchFailed(NearestError):
+    """The other records of the call are written. failed: record id -> its error, in the order given."""
+
+    def __init__(self, message: str, failed: Mapping[str, NearestError], **context: Any) -> None:
+        super().__init__(message, **context)
+        self.failed = dict(failed)
+        self.retryable = any(error.retryable for error in self.failed.values())  # type: ignore[misc]
 
 
 class MissingDependency(NearestError, ImportError):

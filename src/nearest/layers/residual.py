@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from nearest import filters
 from nearest.contract import MAX_K, Fused, Hit, Page, Query, Record, Store, fused_search
@@ -43,6 +44,9 @@ class Residual(Store):
 
     def wait(self) -> None:
         self.inner.wait()
+
+    def stats(self) -> dict[str, Any]:
+        return self.inner.stats()
 
     def _upsert(self, records: list[Record]) -> None:
         self.inner._upsert(records)

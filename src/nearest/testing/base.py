@@ -48,14 +48,16 @@ def needs(*features: Feature) -> Callable[[Test], Test]:
 class Base:
     """Fixtures and selection. A test takes `build` (every filter works) or `bare` (the store itself)."""
 
-    module: ModuleType  # a class attribute; not ClassVar, so that a subclass may just assign it
+    # Class attributes; not ClassVar, so that a subclass may just assign them.
+    module: ModuleType
+    declared: Capabilities | None = None  # where they depend on the connection; else those of module.STORE
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         module = getattr(cls, "module", None)
         if module is None:
             return
-        capabilities: Capabilities = module.STORE.capabilities
+        capabilities: Capabilities = cls.declared or module.STORE.capabilities
         for name, test in inspect.getmembers(cls, inspect.isfunction):
             if not all(feature in capabilities for feature in getattr(test, "needs", ())):
                 setattr(cls, name, None)
@@ -124,7 +126,7 @@ class Base:
 
     @property
     def capabilities(self) -> Capabilities:
-        capabilities: Capabilities = self.module.STORE.capabilities
+        capabilities: Capabilities = self.declared or self.module.STORE.capabilities
         return capabilities
 
     @property
