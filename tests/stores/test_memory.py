@@ -23,7 +23,8 @@ from nearest.contract import (
 )
 from nearest.errors import InvalidInput, NotACollection, SchemaMismatch
 from nearest.stores import memory
-from nearest.stores.memory import Analyzer, MemoryStore
+from nearest.stores._bm25 import Analyzer
+from nearest.stores.memory import MemoryStore
 from nearest.testing import StoreSuite
 from nearest.testing.base import Make, vector
 

@@ -7,13 +7,11 @@ marks the row it replaces as dead, and once the dead outnumber the living all ar
 
 from __future__ import annotations
 
-import re
 import threading
-import unicodedata
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,11 +41,11 @@ from nearest.contract import (
 )
 from nearest.errors import InvalidInput, NotACollection, SchemaMismatch, StorageError
 from nearest.filters import Filter
+from nearest.stores._bm25 import K1, Analyzer, B
 
 REQUIRES: dict[str, str] = {}
 KNOWN_GAPS: tuple[Gap, ...] = ()
 
-K1, B = 1.2, 0.75
 _COMPACT_FROM = 256  # dead rows; below that a rebuild is not worth its time
 _BLOCK = 2048  # rows converted to float64 at once, so that the copy stays in the processor's cache
 
@@ -197,40 +195,6 @@ def similarities(metric: Metric, vectors: Float32, queries: Float32) -> Float64:
         else:
             scores[start : start + _BLOCK] = block @ wanted.T
     return scores
-
-
-class Analyzer:
-    """Text to terms: words of letters and digits, lower case, without stop words, stemmed by Snowball.
-
-    Raises InvalidInput for a language that has no Snowball stemmer. Stop words are known for English.
-    """
-
-    def __init__(self, language: str) -> None:
-        import snowballstemmer  # type: ignore[import-untyped]
-
-        try:
-            self._stem: Callable[[str], str] = snowballstemmer.stemmer(language).stemWord
-        except KeyError:
-            known = ", ".join(sorted(snowballstemmer.algorithms()))
-            raise InvalidInput(f"language {language!r} has no stemmer; there are {known}") from None
-        self._stop = frozenset(_STOP_WORDS.get(language, "").split())
-        self._known: dict[str, str] = {}
-
-    def terms(self, text: str) -> list[str]:
-        return [self._stemmed(word) for word in _words(text.lower()) if word not in self._stop]
-
-    def _stemmed(self, word: str) -> str:
-        if word not in self._known:
-            self._known[word] = self._stem(word)
-        return self._known[word]
-
-
-def _words(text: str) -> list[str]:
-    if text.isascii():
-        return re.findall("[a-z0-9]+", text)
-    # A combining mark belongs to the letter before it, or words of Indic scripts would fall apart.
-    letters = (c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in text)
-    return "".join(letters).split()
 
 
 class _TextIndex:
@@ -531,22 +495,3 @@ def _copy(value: Any) -> Any:
 
 def _copy_sparse(vector: SparseVector) -> SparseVector:
     return SparseVector(vector.indices.copy(), vector.values.copy())
-
-
-_STOP_WORDS = {
-    "english": """
-    a an the
-    i me my mine myself we us our ours ourselves you your yours yourself yourselves
-    he him his himself she her hers herself it its itself they them their theirs themselves
-    this that these those who whom whose which what
-    am is are was were be been being do does did doing done have has had having
-    will would shall should can could may might must
-    and or but if because as while until though than so nor
-    of at by for with about against between into through during before after above below to from
-    up down in out on off over under again further then once
-    here there when where why how all any both each few more most other some such
-    no not only own same too very just now
-    s t d ll m o re ve y don ain aren couldn didn doesn hadn hasn haven isn ma mightn mustn needn
-    shan shouldn wasn weren won wouldn
-    """,
-}
