@@ -39,14 +39,14 @@ def normalized(rankings: Sequence[Ranking[Id]], weights: Sequence[float]) -> dic
     for ranking, weight in zip(rankings, weights, strict=True):
         if not ranking:
             continue
-        high, low = ranking[0][1], ranking[-1][1]
-        share = weight / total
-        for item, score in ranking:
-            # The quotient first: share / (high - low) is infinite where scores all but coincide.
-            gain = share * ((score - low) / (high - low)) if high > low else share
-            # Shares may add up to a rounding error more than 1.
-            fused[item] = min(1.0, fused.get(item, 0.0) + gain)
-    return fused
+        low, span, share = ranking[-1][1], ranking[0][1] - ranking[-1][1], weight / total
+        # The quotient first: share / span is infinite where scores all but coincide.
+        gains = {item: share * ((score - low) / span) if span > 0 else share for item, score in ranking}
+        if fused:
+            gains |= {item: score + gains.get(item, 0.0) for item, score in fused.items()}
+        fused = gains
+    # Shares may add up to a rounding error more than 1.
+    return {item: min(score, 1.0) for item, score in fused.items()} if max(fused.values(), default=0.0) > 1 else fused
 
 
 def scores(

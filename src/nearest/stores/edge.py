@@ -79,6 +79,7 @@ _ENGINE_FILES = {"wal", "segments", "temp_segments", "edge_config.json"}
 _SPARE_BYTES = 96 * 2**20
 # Reciprocal ranks tie often, and the engine cuts among equals as it likes: this many more than k are asked for.
 _TIES = 2
+_NO_VECTOR = "nearest:none"
 
 
 class EdgeStore(Store):
@@ -274,24 +275,28 @@ class EdgeStore(Store):
     def _answer(self, query: Query, answers: list[Any]) -> list[Hit]:
         if isinstance(query.find, Fused) and not _native(query, query.find):
             return self._fuse(query, query.find, answers)
-        hits = [self._hit(point, score, query) for point, score in self._scored(query.find, answers[0])]
+        scores = self._scores(query.find, answers[0])
+        hits = [self._hit(point, score, query) for point, score in zip(answers[0], scores, strict=True)]
         hits.sort(key=lambda hit: (-hit.score, hit.id))
         return hits[: query.k]
 
-    def _scored(self, part: Dense | Sparse | Text | Fused, points: Sequence[Any]) -> list[tuple[Any, float]]:
-        if isinstance(part, Dense):
+    def _scores(self, part: Dense | Sparse | Text | Fused, points: Sequence[Any]) -> list[float]:
+        """The contract's scores of what the engine found, best first."""
+        scores = [point.score for point in points]
+        if isinstance(part, Dense) and scores:
             spec = self.schema.vectors[part.using]
             if spec.metric == "l2":  # the engine reports a distance
-                return [(point, -point.score) for point in points]
-            if spec.metric == "cosine" and not spec.multi:  # rounding takes it a little beyond 1
-                return [(point, min(1.0, max(-1.0, point.score))) for point in points]
-        return [(point, point.score) for point in points]
+                return [-score for score in scores]
+            # Rounding takes a cosine a little beyond 1.
+            if spec.metric == "cosine" and not spec.multi and (scores[0] > 1 or scores[-1] < -1):
+                return [min(1.0, max(-1.0, score)) for score in scores]
+        return scores
 
     def _fuse(self, query: Query, find: Fused, answers: Sequence[Sequence[Any]]) -> list[Hit]:
         # Fused by the points' own ids (a UUID's number: the cheapest key); payloads are fetched for the k
         # best alone, and for those that tie with the last of them, since ties are broken by the user's ids.
         rankings: list[list[tuple[int, float]]] = [
-            [(point.id.int, score) for point, score in self._scored(part, points)]
+            list(zip([point.id.int for point in points], self._scores(part, points), strict=True))
             for part, points in zip(find.parts, answers, strict=True)
         ]
         fused = fusion.scores(rankings, find.method, find.weights, find.rrf_k)
@@ -302,7 +307,10 @@ class EdgeStore(Store):
         with _disk_errors(self._folder):
             found: Sequence[Any] = self._open.retrieve(best, with_payload=True, with_vector=query.with_vectors)
         told = explain_parts(find, rankings, (i.int for i in best)) if query.explain else {}
-        hits = [self._hit(point, fused[point.id.int], query, told.get(point.id.int)) for point in found]
+        hits = []
+        for point in found:
+            number = point.id.int
+            hits.append(self._hit(point, fused[number], query, told.get(number)))
         hits.sort(key=lambda hit: (-hit.score, hit.id))
         return hits[: query.k]
 
@@ -488,7 +496,10 @@ def _config(engine: ModuleType, schema: Schema) -> Any:
             )
             for name, spec in schema.vectors.items()
         },
-        sparse_vectors={name: engine.EdgeSparseVectorParams() for name in schema.sparse},
+        # The engine wants one vector field at least, so a collection of texts alone has one that stays empty.
+        sparse_vectors={
+            name: engine.EdgeSparseVectorParams() for name in schema.sparse or (() if schema.vectors else (_NO_VECTOR,))
+        },
         hnsw_config=engine.HnswIndexConfig(m=index.m, ef_construct=index.ef_construct, full_scan_threshold=10_000),
         quantization_config=quantization,
     )  # fmt: skip
