@@ -1,21 +1,34 @@
-"""The dialect of the Qdrant family: ids, field paths and filters, for every store of that family.
+"""The dialect of the Qdrant family: ids, payloads, filters and what is found, for every store of that family.
 
-How a condition is spelled (`Builder`) differs between the embedded engine's classes and the server's
-models; what it means, and which conditions Qdrant runs exactly, does not.
+How a condition is spelled (`Builder`) and how the engine is called (`Dialect`) differ between the embedded engine's
+classes and the server's models; what they mean, and which conditions Qdrant runs exactly, does not.
+
+Qdrant keeps payloads as JSON that it reads without the last care: a float of more than 15 digits may come back one
+unit in the last place off. `packed` keeps such a payload as text beside, so that records come back as they were;
+conditions are about what the engine read, so there a stored float of that many digits may count as its neighbour.
 """
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
-from nearest import filters
-from nearest.contract import Schema
+import numpy as np
+
+from nearest import filters, fusion
+from nearest.contract import Dense, Fused, Hit, Query, Record, Schema, Sparse, SparseVector, Store, Text, explain_parts
+from nearest.errors import InvalidRecord
 from nearest.filters import And, Comparison, Filter, Loose, Not, Or, Scalar
 
 ID_KEY = "nearest:id"
 """Payload key that keeps the user's own id where the point's UUID does not tell it."""
+EXACT_KEY = "nearest:json"
+"""Payload key that keeps the whole payload as JSON text where the engine would alter a float."""
+TIES = 2
+"""Reciprocal ranks tie often, and the engine cuts among equals as it likes: this many more than k are asked for."""
 
 # Qdrant compares numbers as float64, which holds integers exactly up to here.
 _EXACT = 2**53
@@ -34,6 +47,29 @@ def is_uuid(text: str) -> bool:
         return str(uuid.UUID(text)) == text
     except ValueError:
         return False
+
+
+def packed(record: Record, point: str) -> dict[str, Any]:
+    """The payload of the point that holds a record; raises InvalidRecord for a payload key that is taken."""
+    payload = dict(record.payload)
+    for taken in (ID_KEY, EXACT_KEY):
+        if taken in payload:
+            raise InvalidRecord(f"record {record.id!r}: the payload key {taken!r} is taken; rename yours")
+    if not _survives(payload):
+        payload[EXACT_KEY] = json.dumps(record.payload, ensure_ascii=False, separators=(",", ":"))
+    if point != record.id:
+        payload[ID_KEY] = record.id
+    return payload
+
+
+def _survives(value: Any) -> bool:
+    """Whether the engine's reader of JSON, exact for decimals of up to 15 digits, alters no float within."""
+    if isinstance(value, float):
+        text = repr(value)
+        return len(text) <= 16 and "e" not in text
+    if isinstance(value, dict):
+        return all(map(_survives, value.values()))
+    return not isinstance(value, list) or all(map(_survives, value))
 
 
 def key(path: tuple[str, ...]) -> str:
@@ -136,3 +172,106 @@ def _equal(field: str, value: Scalar, build: Builder) -> list[Any]:
             same.append(build.dates(field, {"gte": value, "lte": value}))
         return same
     return [build.numbers(field, {"gte": value, "lte": value})]
+
+
+# --- what is found ---------------------------------------------------------------------------------
+
+
+class Dialect(Store):
+    """Searches and records as every store of the family has them; a store adds how its engine is called.
+
+    A point, as the engines tell it, has `id`, `payload`, `vector` (by name) and, if it was searched for, `score`.
+    """
+
+    @abstractmethod
+    def _requests(self, query: Query) -> list[Any]:
+        """One request, or one for each part of a query that is fused here."""
+
+    @abstractmethod
+    def _run(self, requests: list[Any]) -> Sequence[Sequence[Any]]:
+        """The points that each request finds, best first."""
+
+    @abstractmethod
+    def _fetch(self, keys: list[Any], with_vectors: bool) -> Sequence[Any]:
+        """The points of some keys, with their payloads."""
+
+    @abstractmethod
+    def _keys(self, points: Sequence[Any]) -> list[Hashable]:
+        """What names a point, as cheaply as the engine's ids allow."""
+
+    def filter_support(self, comparison: Comparison) -> filters.Support:
+        return support(self.schema, comparison)
+
+    def _search_many(self, queries: list[Query]) -> list[list[Hit]]:
+        asked = [self._requests(query) for query in queries]
+        answers = iter(self._run([request for each in asked for request in each]))
+        return [self._answer(query, [next(answers) for _ in each]) for query, each in zip(queries, asked, strict=True)]
+
+    def _answer(self, query: Query, answers: list[Sequence[Any]]) -> list[Hit]:
+        if isinstance(query.find, Fused) and not fuses_natively(query, query.find):
+            return self._fuse(query, query.find, answers)
+        scores = self._scores(query.find, answers[0])
+        hits = [self._hit(point, score, query) for point, score in zip(answers[0], scores, strict=True)]
+        hits.sort(key=lambda hit: (-hit.score, hit.id))
+        return hits[: query.k]
+
+    def _scores(self, part: Dense | Sparse | Text | Fused, points: Sequence[Any]) -> list[float]:
+        """The contract's scores of what the engine found, best first."""
+        scores = [point.score for point in points]
+        if isinstance(part, Dense) and scores:
+            spec = self.schema.vectors[part.using]
+            if spec.metric == "l2":  # the engine reports a distance
+                return [-score for score in scores]
+            # Rounding takes a cosine a little beyond 1.
+            if spec.metric == "cosine" and not spec.multi and (scores[0] > 1 or scores[-1] < -1):
+                return [min(1.0, max(-1.0, score)) for score in scores]
+        return scores
+
+    def _fuse(self, query: Query, find: Fused, answers: Sequence[Sequence[Any]]) -> list[Hit]:
+        # Payloads are fetched for the k best alone, and for those that tie with the last of them, since ties are
+        # broken by the user's ids.
+        rankings: list[list[tuple[Hashable, float]]] = [
+            list(zip(self._keys(points), self._scores(part, points), strict=True))
+            for part, points in zip(find.parts, answers, strict=True)
+        ]
+        fused = fusion.scores(rankings, find.method, find.weights, find.rrf_k)
+        if not fused:
+            return []
+        last = sorted(fused.values(), reverse=True)[: query.k][-1]
+        best = [key for key, score in fused.items() if score >= last]
+        points = self._fetch(best, query.with_vectors)
+        told = explain_parts(find, rankings, best) if query.explain else {}
+        hits = [
+            self._hit(point, fused[key], query, told.get(key))
+            for key, point in zip(self._keys(points), points, strict=True)
+        ]
+        hits.sort(key=lambda hit: (-hit.score, hit.id))
+        return hits[: query.k]
+
+    def _hit(self, point: Any, score: float, query: Query, explain: dict[str, Any] | None = None) -> Hit:
+        record_id, vectors, payload = self._parts(point)
+        return Hit(record_id, vectors, payload if query.with_payload else {}, score, explain)
+
+    def _record(self, point: Any) -> Record:
+        return Record(*self._parts(point))
+
+    def _parts(self, point: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        payload = point.payload or {}
+        own = payload.pop(ID_KEY, None)
+        if EXACT_KEY in payload:
+            payload = json.loads(payload[EXACT_KEY])
+        vectors = self._vectors(point.vector) if point.vector else {}
+        return str(point.id) if own is None else own, vectors, payload
+
+    def _vectors(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: np.asarray(value, np.float32)
+            if name in self.schema.vectors
+            else SparseVector(np.asarray(value.indices, np.uint32), np.asarray(value.values, np.float32))
+            for name, value in stored.items()
+        }
+
+
+def fuses_natively(query: Query, find: Fused) -> bool:
+    """Whether the engine fuses: by reciprocal rank, without weights, and with no parts to explain."""
+    return find.method == "rrf" and find.weights is None and not query.explain

@@ -11,38 +11,33 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nearest import filters, fusion
 from nearest.contract import (
     Capabilities,
     Dense,
     FieldKind,
     Fused,
     Gap,
-    Hit,
     Page,
     Query,
     Record,
     Schema,
     Sparse,
     SparseVector,
-    Store,
     StoreURL,
     Text,
     check_schema,
-    explain_parts,
 )
 from nearest.errors import (
     CollectionDamaged,
     CollectionLocked,
     DiskFull,
     InvalidInput,
-    InvalidRecord,
     MissingDependency,
     NearestError,
     NotACollection,
@@ -51,9 +46,9 @@ from nearest.errors import (
     StorageError,
     UnsupportedError,
 )
-from nearest.filters import Comparison, Filter
+from nearest.filters import Filter
 from nearest.stores import _qdrant
-from nearest.stores._qdrant import ID_KEY
+from nearest.stores._qdrant import ID_KEY, TIES, Dialect, fuses_natively
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -77,12 +72,10 @@ _LOCK_FILE = ".lock"
 _ENGINE_FILES = {"wal", "segments", "temp_segments", "edge_config.json"}
 # The engine grows memory-mapped files; a mapped write on a full disk ends the process, so room is kept.
 _SPARE_BYTES = 96 * 2**20
-# Reciprocal ranks tie often, and the engine cuts among equals as it likes: this many more than k are asked for.
-_TIES = 2
 _NO_VECTOR = "nearest:none"
 
 
-class EdgeStore(Store):
+class EdgeStore(Dialect):
     capabilities = Capabilities(
         features=frozenset(
             {
@@ -160,8 +153,6 @@ class EdgeStore(Store):
             self._open.update(self._qe.UpdateOperation.upsert_points(points))
 
     def _point(self, record: Record) -> Any:
-        if ID_KEY in record.payload:
-            raise InvalidRecord(f"record {record.id!r}: the payload key {ID_KEY!r} is taken; rename yours")
         vectors = {
             name: self._qe.SparseVector(value.indices.tolist(), value.values.tolist())
             if isinstance(value, SparseVector)
@@ -169,8 +160,7 @@ class EdgeStore(Store):
             for name, value in record.vectors.items()
         }
         point_id = _qdrant.point_id(record.id)
-        payload = dict(record.payload) if point_id == record.id else {**record.payload, ID_KEY: record.id}
-        return self._qe.Point(id=point_id, vector=vectors, payload=payload)
+        return self._qe.Point(id=point_id, vector=vectors, payload=_qdrant.packed(record, point_id))
 
     @staticmethod
     def _size(record: Record) -> int:
@@ -196,9 +186,6 @@ class EdgeStore(Store):
 
     # --- reading ---
 
-    def filter_support(self, comparison: Comparison) -> filters.Support:
-        return _qdrant.support(self.schema, comparison)
-
     def _filter(self, where: Filter | None) -> Any:
         return None if where is None else _qdrant.translate(where, self._build)
 
@@ -223,15 +210,20 @@ class EdgeStore(Store):
             points, following = self._open.scroll(request)
         return Page([self._record(point) for point in points], None if following is None else str(following))
 
-    def _search_many(self, queries: list[Query]) -> list[list[Hit]]:
-        asked = [self._requests(query) for query in queries]
-        requests = [request for each in asked for request in each]
+    def _run(self, requests: list[Any]) -> Sequence[Sequence[Any]]:
         with _disk_errors(self._folder):
             if len(requests) == 1:
-                answers = iter([self._open.query(requests[0])])
-            else:
-                answers = iter(self._open.query_batch(self._qe.QueryBatchRequest(requests)))
-        return [self._answer(query, [next(answers) for _ in each]) for query, each in zip(queries, asked, strict=True)]
+                return [self._open.query(requests[0])]
+            found: Sequence[Sequence[Any]] = self._open.query_batch(self._qe.QueryBatchRequest(requests))
+            return found
+
+    def _fetch(self, keys: list[Any], with_vectors: bool) -> Sequence[Any]:
+        ids: list[Any] = [uuid.UUID(int=number) for number in keys]
+        with _disk_errors(self._folder):
+            return self._open.retrieve(ids, with_payload=True, with_vector=with_vectors)
+
+    def _keys(self, points: Sequence[Any]) -> list[Hashable]:
+        return [point.id.int for point in points]
 
     def _requests(self, query: Query) -> list[Any]:
         qe, find = self._qe, query.find
@@ -243,10 +235,10 @@ class EdgeStore(Store):
             return [qe.QueryRequest(query.k, query=self._find(find), filter=where, params=params, **shown)]
         depth = max(find.candidates, query.k)
         parts = [{"limit": depth, "query": self._find(p), "filter": where, "params": params} for p in find.parts]
-        if _native(query, find):
+        if fuses_natively(query, find):
             prefetches = [qe.Prefetch(**part) for part in parts]
             fused = qe.Fusion.Rrf(k=find.rrf_k + 1)  # the engine counts ranks from 0
-            return [qe.QueryRequest(query.k + _TIES, prefetches=prefetches, query=fused, **shown)]
+            return [qe.QueryRequest(query.k + TIES, prefetches=prefetches, query=fused, **shown)]
         return [qe.QueryRequest(**part, with_payload=False) for part in parts]
 
     def _find(self, part: Dense | Sparse | Text) -> Any:
@@ -272,69 +264,6 @@ class EdgeStore(Store):
             self._params[(ef, exact)] = known
         return known
 
-    def _answer(self, query: Query, answers: list[Any]) -> list[Hit]:
-        if isinstance(query.find, Fused) and not _native(query, query.find):
-            return self._fuse(query, query.find, answers)
-        scores = self._scores(query.find, answers[0])
-        hits = [self._hit(point, score, query) for point, score in zip(answers[0], scores, strict=True)]
-        hits.sort(key=lambda hit: (-hit.score, hit.id))
-        return hits[: query.k]
-
-    def _scores(self, part: Dense | Sparse | Text | Fused, points: Sequence[Any]) -> list[float]:
-        """The contract's scores of what the engine found, best first."""
-        scores = [point.score for point in points]
-        if isinstance(part, Dense) and scores:
-            spec = self.schema.vectors[part.using]
-            if spec.metric == "l2":  # the engine reports a distance
-                return [-score for score in scores]
-            # Rounding takes a cosine a little beyond 1.
-            if spec.metric == "cosine" and not spec.multi and (scores[0] > 1 or scores[-1] < -1):
-                return [min(1.0, max(-1.0, score)) for score in scores]
-        return scores
-
-    def _fuse(self, query: Query, find: Fused, answers: Sequence[Sequence[Any]]) -> list[Hit]:
-        # Fused by the points' own ids (a UUID's number: the cheapest key); payloads are fetched for the k
-        # best alone, and for those that tie with the last of them, since ties are broken by the user's ids.
-        rankings: list[list[tuple[int, float]]] = [
-            list(zip([point.id.int for point in points], self._scores(part, points), strict=True))
-            for part, points in zip(find.parts, answers, strict=True)
-        ]
-        fused = fusion.scores(rankings, find.method, find.weights, find.rrf_k)
-        if not fused:
-            return []
-        last = sorted(fused.values(), reverse=True)[: query.k][-1]
-        best: list[Any] = [uuid.UUID(int=i) for i, score in fused.items() if score >= last]
-        with _disk_errors(self._folder):
-            found: Sequence[Any] = self._open.retrieve(best, with_payload=True, with_vector=query.with_vectors)
-        told = explain_parts(find, rankings, (i.int for i in best)) if query.explain else {}
-        hits = []
-        for point in found:
-            number = point.id.int
-            hits.append(self._hit(point, fused[number], query, told.get(number)))
-        hits.sort(key=lambda hit: (-hit.score, hit.id))
-        return hits[: query.k]
-
-    def _hit(self, point: Any, score: float, query: Query, explain: dict[str, Any] | None = None) -> Hit:
-        record_id, vectors, payload = self._parts(point)
-        return Hit(record_id, vectors, payload if query.with_payload else {}, score, explain)
-
-    def _record(self, point: Any) -> Record:
-        return Record(*self._parts(point))
-
-    def _parts(self, point: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
-        payload = point.payload or {}
-        own = payload.pop(ID_KEY, None)
-        vectors = self._vectors(point.vector) if point.vector else {}
-        return str(point.id) if own is None else own, vectors, payload
-
-    def _vectors(self, stored: dict[str, Any]) -> dict[str, Any]:
-        return {
-            name: np.asarray(value, np.float32)
-            if name in self.schema.vectors
-            else SparseVector(np.asarray(value.indices, np.uint32), np.asarray(value.values, np.float32))
-            for name, value in stored.items()
-        }
-
 
 STORE = EdgeStore
 
@@ -346,11 +275,6 @@ def connect(url: StoreURL, schema: Schema | None) -> EdgeStore:
     if url.options:
         raise InvalidInput(f"edge: takes no options, got {', '.join(url.options)}")
     return EdgeStore.open(Path(url.location), schema)
-
-
-def _native(query: Query, find: Fused) -> bool:
-    """Whether the engine fuses: by reciprocal rank, without weights, and with no parts to explain."""
-    return find.method == "rrf" and find.weights is None and not query.explain
 
 
 class _EdgeBuilder:

@@ -38,6 +38,7 @@ PAYLOAD: dict[str, Any] = {
     "whole float": 1.0,
     "tiny": 5e-324,
     "huge": 1.7976931348623157e308,
+    "long floats": [0.9097462559682401, -0.9827854760376531, 1e-7, 123456789.12345679],
     "list": [],
     "nulls": [None, None],
     "mixed": [1, "1", 1.0, True, None, [], {}, [[1], [2, [3]]]],
