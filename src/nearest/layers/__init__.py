@@ -1,1 +1,53 @@
-"""Layers: each wraps any store and is itself a store."""
+"""Layers: each wraps any store and is itself a store.
+
+From the caller to the database they lie in this order, which `stack` makes:
+
+    Lexical     words, by a companion store; above Residual, since its two stores lack different conditions
+    Residual    completes conditions; its many small searches are each repeated, counted and timed on their own
+    Retry       repeats what failed
+    Metrics     counts every attempt, so that errors which a repetition hides are seen
+    Timeout     next to the database, so that each attempt has its own deadline
+    Chaos       (tests) in the place of a bad network: below Timeout
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nearest.contract import Store
+from nearest.layers.residual import Residual
+
+if TYPE_CHECKING:
+    from nearest.layers.metrics import Meter
+
+
+def stack(
+    store: Store,
+    *,
+    companion: Store | None = None,
+    meter: Meter | None = None,
+    seconds: float | None = None,
+    attempts: int = 1,
+) -> Store:
+    """A store on which every filter holds, and with a companion text search (see `lexical`).
+
+    meter: counts its calls. seconds: the deadline of each attempt; for a database across a network. attempts: calls
+    for one, where errors can pass.
+    """
+    if seconds is not None:
+        from nearest.layers.timeout import Timeout
+
+        store = Timeout(store, seconds)
+    if meter is not None:
+        from nearest.layers.metrics import Metrics
+
+        store = Metrics(store, meter)
+    if attempts > 1:
+        from nearest.layers.retry import Retry
+
+        store = Retry(store, attempts=attempts)
+    if companion is not None:
+        from nearest.layers.lexical import Lexical
+
+        return Lexical(store, companion)
+    return Residual(store)

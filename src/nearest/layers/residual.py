@@ -9,50 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from nearest import filters
-from nearest.contract import MAX_K, Fused, Hit, Page, Query, Record, Store, fused_search
+from nearest.contract import MAX_K, Fused, Hit, Page, Query, Record, fused_search
 from nearest.errors import UnsupportedError
 from nearest.filters import Comparison, Filter
+from nearest.layers._wrapper import Layer
 
 _PAGE = 1000
 
 
-class Residual(Store):
+class Residual(Layer):
     """A store on which every filter holds. `explain` of a completed hit says `"filter": "residual"`."""
-
-    def __init__(self, inner: Store) -> None:
-        self.inner = inner
-        self.schema = inner.schema
-        self.capabilities = inner.capabilities  # type: ignore[misc]  # a layer has those of what it wraps
 
     def filter_support(self, comparison: Comparison) -> filters.Support:
         return "exact"
 
     def check_filter(self, condition: Filter | None) -> None:
         return
-
-    def close(self) -> None:
-        self.inner.close()
-
-    def optimize(self) -> None:
-        self.inner.optimize()
-
-    def flush(self) -> None:
-        self.inner.flush()
-
-    def wait(self) -> None:
-        self.inner.wait()
-
-    def stats(self) -> dict[str, Any]:
-        return self.inner.stats()
-
-    def _upsert(self, records: list[Record]) -> None:
-        self.inner._upsert(records)
-
-    def _delete(self, ids: list[str]) -> None:
-        self.inner._delete(ids)
 
     def _delete_where(self, where: Filter) -> None:
         bound, exact = filters.upper_bound(where, self.inner.filter_support)
@@ -61,9 +35,6 @@ class Residual(Store):
             return
         # Deleting while scanning could move the cursor, so the ids are gathered first.
         self._delete([record.id for record in self._matching(where, bound)])
-
-    def _get(self, ids: list[str], with_vectors: bool) -> list[Record]:
-        return self.inner._get(ids, with_vectors)
 
     def _count(self, where: Filter | None) -> int:
         if where is None:
