@@ -1,0 +1,773 @@
+"""Pinecone, the serverless service, through its official client.
+
+    pinecone://INDEX/NAMESPACE?region=us-east-1
+
+A collection is a namespace of an index. The key comes from the environment, PINECONE_API_KEY. An index
+that is not there is created with the collection; one that is there is shared, if its dimension and
+metric are the collection's. Options:
+
+    cloud, region   where a new index is made: aws, us-east-1
+    host            the control plane, for an emulator or a private endpoint
+    timeout         seconds for one request: 30
+    wait            seconds until `wait()` gives up: 60
+
+Schemas are kept as records of the namespace `nearest-schemas`, one a collection: the tags of an index are
+too small for them and belong to all of its namespaces. The record is written last, so that its presence
+means a complete creation.
+
+A payload is kept as JSON text in `_json`; for filters, metadata is derived from it. For a path of object
+keys `a.b`: `a.b#` lists its values as tokens that tell their types (`s` string, `t` instant, `n` number,
+`b` boolean, `o` anything else), and `a.b#min`, `a.b#max`, `a.b#first`, `a.b#last` are the extremes of its
+numbers and instants, which is all that an order comparison with any element of a list needs. Text and
+derived metadata share Pinecone's 40 KB a record. Ids that are not printable ASCII are percent-encoded.
+
+Not here: sparse vectors (an index answers for the sum of both scores, not for the sparse one alone),
+BM25 (Pinecone has it on indexes of its Documents API, which this store does not use), HNSW parameters and
+quantization (the service chooses), zero vectors (it refuses them). The client repeats a request of the
+data plane up to three times itself; it has no switch for that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import quote, unquote
+
+import numpy as np
+
+from nearest import filters
+from nearest.contract import (
+    Capabilities,
+    Dense,
+    Fused,
+    Gap,
+    Hit,
+    Metric,
+    Page,
+    Query,
+    Record,
+    Schema,
+    Store,
+    StoreURL,
+    check_schema,
+    fused_search,
+)
+from nearest.errors import (
+    AccessDenied,
+    BatchFailed,
+    CollectionDamaged,
+    ConnectionFailed,
+    InvalidInput,
+    InvalidRecord,
+    MissingDependency,
+    NearestError,
+    NotACollection,
+    SchemaMismatch,
+    StorageError,
+    Throttled,
+    TimedOut,
+)
+from nearest.filters import And, Comparison, Filter, Loose, Not, Or, Scalar
+
+if TYPE_CHECKING:
+    from pinecone import Index, Pinecone
+
+REQUIRES = {"pinecone": ">=8,<11"}
+KNOWN_GAPS: tuple[Gap, ...] = ()
+
+_SCHEMAS = "nearest-schemas"
+_OPTIONS = ("cloud", "region", "host", "timeout", "wait")
+_METRICS: Mapping[Metric, str] = {"cosine": "cosine", "dot": "dotproduct", "l2": "euclidean"}
+# Pinecone's limits.
+_MAX_DIM = 20_000
+_MAX_METADATA = 40_960
+_MAX_REQUEST = 2_000_000
+_MAX_RESULT = 4_000_000
+_MAX_RECORDS = 1000  # an upsert, a deletion
+_MAX_PAGE = 100  # ids of a listing; records of a fetch by metadata, to stay within a result's size
+_MAX_VALUES = 10_000  # of $in
+_MAX_URL = 6000  # bytes of ids in one fetch, whose ids stand in its URL
+_FLOAT = 23  # bytes of a float32 as JSON, at most
+_REST = 700  # bytes of a record as JSON beside vector and metadata: id, names, punctuation
+_PARALLEL = 8  # requests in flight
+
+_JSON, _OWN_ID = "_json", "_id"
+_FORMAT = {"_v": 1}  # metadata of every record: what a condition that holds for all asks for
+_NOBODY = "%"  # an id that no record can have
+_DIGEST = "%%"  # starts an id that only the record's metadata tells
+_PRINTABLE = "".join(map(chr, range(32, 127))).replace("%", "")
+_EXACT = 2**53  # float64, which metadata is kept in, holds integers exactly up to here
+_LONG = 64  # characters; longer strings are compared by their digests
+
+Metadata = dict[str, Any]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class PineconeStore(Store):
+    capabilities = Capabilities(
+        features=frozenset({"dense", "cosine", "dot", "l2", "payload_index", "durable"}),
+        filters=frozenset({"$eq", "$in", "$gt", "$gte", "$lt", "$lte", "$exists"}),
+        read_your_writes=False,
+    )
+
+    def __init__(self, index: Index, namespace: str, schema: Schema, patience: float) -> None:
+        self.schema = schema
+        ((self._name, self._spec),) = schema.vectors.items()
+        self._namespace = namespace
+        self._patience = patience
+        self._index: Index | None = index
+        self._pool = ThreadPoolExecutor(_PARALLEL, "nearest-pinecone")
+        self._lock = threading.Lock()
+        self._written = 0  # the highest LSN of a write of ours
+        self._deletions = 0
+        self._covered = 0  # deletions that `_written` is known to come after
+
+    def close(self) -> None:
+        with self._lock:
+            index, self._index = self._index, None
+        if index is not None:
+            self._pool.shutdown()
+            index.close()
+
+    @property
+    def _open(self) -> Index:
+        if self._index is None:
+            raise StorageError(f"the collection {self._namespace!r} was closed; open it again")
+        return self._index
+
+    def _parallel(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """Never called from the pool itself, where it could wait for its own place."""
+        return [work(item) for item in items] if len(items) < 2 else list(self._pool.map(work, items))
+
+    # --- writing ---
+
+    def _upsert(self, records: list[Record]) -> None:
+        index = self._open
+        requests = list(_requests([self._prepared(record) for record in records], self._spec.dim))
+
+        def send(request: list[tuple[Record, Metadata]]) -> NearestError | None:
+            vectors = [
+                {"id": _key(record.id), "values": record.vectors[self._name].tolist(), "metadata": metadata}
+                for record, metadata in request
+            ]
+            try:
+                with _errors(InvalidRecord):
+                    self._wrote(index.upsert(vectors=vectors, namespace=self._namespace))
+            except NearestError as error:
+                return error
+            return None
+
+        errors = self._parallel(send, requests)
+        failed = {
+            record.id: error
+            for request, error in zip(requests, errors, strict=True)
+            if error is not None
+            for record, _ in request
+        }
+        if len(failed) == len(records):
+            raise next(iter(failed.values()))
+        if failed:
+            first = next(iter(failed.values()))
+            raise BatchFailed(f"{len(failed)} of {len(records)} records were not written: {first}", failed)
+
+    def _prepared(self, record: Record) -> tuple[Record, Metadata]:
+        if not record.vectors[self._name].any():
+            raise InvalidRecord(f"record {record.id!r}: vector {self._name!r} is zero, which Pinecone refuses")
+        key = _key(record.id)
+        metadata = {_JSON: _dumps(record.payload), **_FORMAT, **_derived(record.payload)}
+        if key.startswith(_DIGEST):
+            metadata[_OWN_ID] = record.id
+        size = _size(metadata)
+        if size > _MAX_METADATA:
+            raise InvalidRecord(
+                f"record {record.id!r}: its payload needs {size} bytes of metadata, {len(metadata[_JSON].encode())} "
+                f"of them as text; Pinecone takes {_MAX_METADATA}: shorten it, or make smaller chunks"
+            )
+        return record, metadata
+
+    def _wrote(self, response: Any) -> None:
+        lsn = response.response_info.lsn_committed
+        with self._lock:
+            self._written = max(self._written, lsn or 0)
+
+    def _delete(self, ids: list[str]) -> None:
+        index = self._open
+        keys = [_key(i) for i in ids]
+        parts = [keys[start : start + _MAX_RECORDS] for start in range(0, len(keys), _MAX_RECORDS)]
+        self._parallel(lambda part: self._remove(index, ids=part), parts)
+
+    def _delete_where(self, where: Filter) -> None:
+        condition = _condition(where)
+        if condition is not None:
+            self._remove(self._open, filter=condition)
+
+    def _remove(self, index: Index, **chosen: Any) -> None:
+        with contextlib.suppress(NotACollection), _errors():  # a namespace is not there before its first record
+            index.delete(namespace=self._namespace, **chosen)
+        with self._lock:
+            self._deletions += 1
+
+    def wait(self) -> None:
+        """Until a query reports that it has seen the log sequence number (LSN) of the last write of this store."""
+        index = self._open
+        with self._lock:
+            deletions, covered = self._deletions, self._covered
+        if deletions > covered:
+            # The client does not tell the LSN of a deletion; an update that finds no record gets a later one.
+            with contextlib.suppress(NotACollection), _errors():
+                self._wrote(index.update(id=_NOBODY, set_metadata=_FORMAT, namespace=self._namespace))
+            with self._lock:
+                self._covered = max(self._covered, deletions)
+        _settle(index, self._namespace, self._spec.dim, self._written, self._patience)
+
+    # --- reading ---
+
+    def filter_support(self, comparison: Comparison) -> filters.Support:
+        return _support(comparison)
+
+    def _get(self, ids: list[str], with_vectors: bool) -> list[Record]:
+        return list(self._fetch([_key(i) for i in ids], with_vectors).values())
+
+    def _fetch(self, keys: Sequence[str], with_vectors: bool) -> dict[str, Record]:
+        """Records by their keys, in the order asked for."""
+        index = self._open
+
+        def fetch(part: list[str]) -> Mapping[str, Any]:
+            with _errors():
+                found: Mapping[str, Any] = index.fetch(ids=part, namespace=self._namespace).vectors
+                return found
+
+        found = {key: vector for part in self._parallel(fetch, list(_parts(keys))) for key, vector in part.items()}
+        return {key: self._record(key, found[key], True, with_vectors) for key in keys if key in found}
+
+    def _record(self, key: str, vector: Any, with_payload: bool, with_vectors: bool) -> Record:
+        metadata = vector.metadata or {}
+        if with_payload and _JSON not in metadata:
+            raise CollectionDamaged(f"record {key!r} was not written by nearest; delete it, or use another namespace")
+        payload = json.loads(metadata[_JSON]) if with_payload else {}
+        vectors = {self._name: np.asarray(vector.values, np.float32)} if with_vectors else {}
+        return Record(metadata.get(_OWN_ID) or unquote(key), vectors, payload)
+
+    def _count(self, where: Filter | None) -> int:
+        # An update by filter, not carried out, tells how many records it would change; statistics take no filter.
+        index, condition = self._open, _condition(where or filters.EVERYTHING)
+        if condition is None:
+            return 0
+        with contextlib.suppress(NotACollection), _errors():
+            answer = index.update(filter=condition, set_metadata=_FORMAT, dry_run=True, namespace=self._namespace)
+            return answer.matched_records or 0
+        return 0
+
+    def _scan(self, cursor: str | None, limit: int, where: Filter | None, with_vectors: bool) -> Page:
+        index, found = self._open, list[Record]()
+        condition = None if where is None else _condition(where)
+        if where is not None and condition is None:
+            return Page([], None)
+        while True:
+            size = min(limit - len(found), _MAX_PAGE)
+            with _errors():
+                if condition is None:
+                    listed = index.list_paginated(limit=size, pagination_token=cursor, namespace=self._namespace)
+                    keys, following = [item.id for item in listed.vectors if item.id], listed.pagination
+                else:
+                    got = index.fetch_by_metadata(
+                        filter=condition, limit=size, pagination_token=cursor, namespace=self._namespace
+                    )
+                    # An object's keys come in any order; a scan is stable.
+                    keys, following = sorted(got.vectors), got.pagination
+            if condition is None:
+                found += self._fetch(keys, with_vectors).values()
+            else:
+                found += [self._record(key, got.vectors[key], True, with_vectors) for key in keys]
+            cursor = following.next if following else None
+            if not cursor or len(found) >= limit:
+                return Page(found, cursor or None)
+
+    def _search_many(self, queries: list[Query]) -> list[list[Hit]]:
+        plain = [query for query in queries if not isinstance(query.find, Fused)]
+        answers = iter(zip(plain, self._parallel(self._matches, plain), strict=True))
+        return [
+            self._fused(query) if isinstance(query.find, Fused) else self._hits(*next(answers)) for query in queries
+        ]
+
+    def _matches(self, query: Query) -> list[Any]:
+        index, condition = self._open, _condition(query.where or filters.EVERYTHING)
+        if condition is None:
+            return []
+        whole = self._whole(query)
+        with _errors():
+            answer = index.query(
+                vector=np.asarray(cast("Dense", query.find).vector).tolist(),
+                top_k=query.k,
+                namespace=self._namespace,
+                filter=None if query.where is None else condition,
+                include_values=whole and query.with_vectors,
+                include_metadata=whole and query.with_payload,
+            )
+        return list(answer.matches)
+
+    def _whole(self, query: Query) -> bool:
+        """Whether all that is asked for surely fits into one result; else ids come first, and records by them."""
+        if not query.with_payload and not query.with_vectors:
+            return True
+        hit = _MAX_METADATA * query.with_payload + _FLOAT * self._spec.dim * query.with_vectors + _REST
+        return query.k * hit <= _MAX_RESULT
+
+    def _hits(self, query: Query, matches: list[Any]) -> list[Hit]:
+        if not self._whole(query) or (not query.with_payload and any(m.id.startswith(_DIGEST) for m in matches)):
+            records = self._fetch([match.id for match in matches], query.with_vectors)
+        else:
+            records = {m.id: self._record(m.id, m, query.with_payload, query.with_vectors) for m in matches}
+        hits = [
+            Hit(record.id, record.vectors, record.payload if query.with_payload else {}, self._score(match.score))
+            for match in matches
+            if (record := records.get(match.id)) is not None  # else deleted in between
+        ]
+        hits.sort(key=lambda hit: (-hit.score, hit.id))
+        return hits
+
+    def _score(self, score: float) -> float:
+        match self._spec.metric:
+            case "cosine":
+                return min(1.0, max(-1.0, score))
+            case "l2":  # the service reports the squared distance
+                return 0.0 - math.sqrt(max(score, 0.0))
+        return score
+
+    def _fused(self, query: Query) -> list[Hit]:
+        """By ids and scores; the winners alone are fetched."""
+        hits = fused_search(self, [replace(query, with_payload=False, with_vectors=False)])[0]
+        if not query.with_payload and not query.with_vectors:
+            return hits
+        records = self._fetch([_key(hit.id) for hit in hits], query.with_vectors)
+        return [
+            replace(hit, vectors=record.vectors, payload=record.payload if query.with_payload else {})
+            for hit in hits
+            if (record := records.get(_key(hit.id))) is not None
+        ]
+
+    def stats(self) -> dict[str, Any]:
+        index, told = self._open, {"index": "Pinecone serverless; the service builds and keeps it"}
+        with contextlib.suppress(NotACollection), _errors():
+            described = index.describe_namespace(name=self._namespace)
+            return {**told, "indexed": described.record_count, "disk_bytes": described.size_bytes}
+        return told
+
+
+STORE = PineconeStore
+
+
+# --- opening and creating --------------------------------------------------------------------------
+
+
+def connect(url: StoreURL, schema: Schema | None) -> PineconeStore:
+    """`pinecone://INDEX/NAMESPACE`. With a schema a collection that is not there is created; see the module."""
+    name, _, namespace = url.location.removeprefix("//").partition("/")
+    if not url.location.startswith("//") or not name or not namespace:
+        raise InvalidInput("pinecone: needs an index and a namespace, such as pinecone://my-index/my-collection")
+    if not (len(name) <= 45 and name.isascii() and name.replace("-", "a").isalnum() and name == name.lower()):
+        raise InvalidInput(f"{name!r} is no name of an index: at most 45 of a-z, 0-9 and -")
+    if not (len(namespace) <= 512 and namespace.isascii() and namespace.isprintable()):
+        raise InvalidInput(f"{namespace!r} is no name of a namespace: at most 512 printable ASCII characters")
+    if namespace == _SCHEMAS:
+        raise InvalidInput(f"the namespace {_SCHEMAS!r} keeps the schemas; give another one")
+    options = {"cloud": "aws", "region": "us-east-1", "host": "", "timeout": "30", "wait": "60", **url.options}
+    unknown = [option for option in options if option not in _OPTIONS]
+    if unknown:
+        raise InvalidInput(f"pinecone: has no option {unknown[0]!r}; there are {', '.join(_OPTIONS)}")
+    timeout, patience = (_seconds(option, options[option]) for option in ("timeout", "wait"))
+    if schema is not None:
+        check_schema(schema, PineconeStore.capabilities)
+        for vector, spec in schema.vectors.items():
+            if spec.dim > _MAX_DIM:
+                raise InvalidInput(f"vector {vector!r} has dimension {spec.dim}; Pinecone takes up to {_MAX_DIM}")
+        if len(_dumps(schema.to_json()).encode()) > _MAX_METADATA // 2:
+            raise InvalidInput("the schema is too large for Pinecone's 40 KB a record; declare fewer fields")
+    client = _client(options["host"], timeout)
+    try:
+        with _errors():
+            described = _described(client, name)
+            if described is None and schema is not None:
+                described = _create_index(client, name, schema, options["cloud"], options["region"], patience)
+        if described is None:
+            raise NotACollection(f"Pinecone has no index {name!r} in this project; to make one, give a schema")
+        with _errors():
+            index = client.index(host=described.host)
+        try:
+            dimension, metric = getattr(described, "dimension", None), getattr(described, "metric", None)
+            found = _read_schema(index, namespace)
+            if found is None:
+                found = _create(index, name, namespace, schema, dimension, metric, patience)
+            _check_same(namespace, found, schema)
+            return PineconeStore(index, namespace, found, patience)
+        except BaseException:
+            index.close()
+            raise
+    finally:
+        client.close()
+
+
+def _seconds(option: str, given: str) -> float:
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise InvalidInput(f"pinecone: {option} must be a number of seconds above 0, got {given!r}")
+    return seconds
+
+
+def _client(host: str, timeout: float) -> Pinecone:
+    try:
+        from pinecone import Pinecone, RetryConfig
+    except ImportError as error:
+        raise MissingDependency("this store needs pinecone; run: pip install 'nearest[pinecone]'") from error
+    key = os.environ.get("PINECONE_API_KEY", "")
+    if not key:
+        raise AccessDenied("Pinecone needs a key; set the environment variable PINECONE_API_KEY")
+    with _errors():
+        return Pinecone(api_key=key, host=host or None, timeout=timeout, retry_config=RetryConfig(max_retries=0))
+
+
+def _described(client: Pinecone, name: str) -> Any:
+    import pinecone
+
+    try:
+        return client.indexes.describe(name)
+    except pinecone.NotFoundError:
+        return None
+
+
+def _create_index(client: Pinecone, name: str, schema: Schema, cloud: str, region: str, patience: float) -> Any:
+    import pinecone
+
+    (spec,) = schema.vectors.values()
+    where = pinecone.ServerlessSpec(cloud=cloud, region=region)
+    with contextlib.suppress(pinecone.ConflictError):  # another process was faster
+        return client.create_index(name, where, spec.dim, _METRICS[spec.metric], timeout=max(1, math.ceil(patience)))
+    return client.indexes.describe(name)
+
+
+def _read_schema(index: Index, namespace: str) -> Schema | None:
+    with contextlib.suppress(NotACollection), _errors():
+        marks = index.fetch(ids=[namespace], namespace=_SCHEMAS).vectors
+        if namespace in marks:
+            try:
+                return Schema.from_json(json.loads((marks[namespace].metadata or {})["schema"]))
+            except (ValueError, KeyError, TypeError) as error:
+                raise CollectionDamaged(
+                    f"the schema of {namespace!r} in the namespace {_SCHEMAS!r} cannot be read ({error}); restore it"
+                ) from None
+    return None
+
+
+def _create(
+    index: Index,
+    name: str,
+    namespace: str,
+    schema: Schema | None,
+    dimension: int | None,
+    metric: str | None,
+    patience: float,
+) -> Schema:
+    """Writes the schema, which makes a namespace a collection; gives back what then stands there."""
+    if schema is None:
+        raise NotACollection(f"the namespace {namespace!r} of {name!r} holds no collection; to make one, give a schema")
+    (spec,) = schema.vectors.values()
+    if (dimension, metric) != (spec.dim, _METRICS[spec.metric]):
+        raise SchemaMismatch(
+            f"the index {name!r} is for dimension {dimension} and {metric}, the schema for {spec.dim} and "
+            f"{_METRICS[spec.metric]}; give another index"
+        )
+    with _errors():
+        if index.list_paginated(namespace=namespace, limit=1).vectors:
+            raise NotACollection(
+                f"the namespace {namespace!r} of {name!r} holds records that nearest did not write; give another one"
+            )
+        mark = {"id": namespace, "values": _probe(spec.dim), "metadata": {"schema": _dumps(schema.to_json())}}
+        written = index.upsert(vectors=[mark], namespace=_SCHEMAS)
+    lsn = written.response_info.lsn_committed if written.response_info else None
+    _settle(index, _SCHEMAS, spec.dim, lsn or 0, patience)
+    return _read_schema(index, namespace) or schema
+
+
+def _check_same(namespace: str, found: Schema, asked: Schema | None) -> None:
+    if asked is None or found == asked:
+        return
+    was, now = found.to_json(), asked.to_json()
+    differing = [f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name]]
+    raise SchemaMismatch(f"{namespace!r} was made with another schema: {'; '.join(differing)}", namespace=namespace)
+
+
+def _probe(dim: int) -> list[float]:
+    """A vector, where one must be given and any will do."""
+    return [1.0] + [0.0] * (dim - 1)
+
+
+def _settle(index: Index, namespace: str, dim: int, lsn: int, patience: float) -> None:
+    """Until queries see the write of this LSN. A service that reports none (an emulator) has nothing to wait for."""
+    deadline, pause = time.monotonic() + patience, 0.005
+    while lsn > 0:
+        with _errors():
+            info = index.query(vector=_probe(dim), top_k=1, namespace=namespace).response_info
+        reached = info.lsn_reconciled if info else None
+        if reached is None or reached >= lsn:
+            return
+        if time.monotonic() + pause > deadline:
+            raise TimedOut(
+                f"after {patience:g} s Pinecone had indexed {namespace!r} up to LSN {reached}, not yet {lsn}; "
+                "wait again, or give more time with the option wait=SECONDS",
+            )
+        time.sleep(pause)  # there is nothing to be notified by
+        pause = min(2 * pause, 1.0)
+
+
+# --- records as Pinecone takes them ----------------------------------------------------------------
+
+
+def _key(record_id: str) -> str:
+    """A record id in printable ASCII, up to 512 characters; a longer one becomes a digest."""
+    if record_id.isascii() and record_id.isprintable() and "%" not in record_id:
+        return record_id
+    quoted = quote(record_id, safe=_PRINTABLE)
+    return quoted if len(quoted) <= 512 else _DIGEST + _digest(record_id)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _size(metadata: Metadata) -> int:
+    return len(_dumps(metadata).encode())
+
+
+def _requests(prepared: Iterable[tuple[Record, Metadata]], dim: int) -> Iterator[list[tuple[Record, Metadata]]]:
+    """Parts of a batch that are within the limits of one request."""
+    part: list[tuple[Record, Metadata]] = []
+    total = 0
+    for record, metadata in prepared:
+        size = _size(metadata) + _FLOAT * dim + _REST
+        if part and (total + size > _MAX_REQUEST or len(part) == _MAX_RECORDS):
+            yield part
+            part, total = [], 0
+        part.append((record, metadata))
+        total += size
+    if part:
+        yield part
+
+
+def _parts(keys: Iterable[str]) -> Iterator[list[str]]:
+    """Keys that fit into one fetch."""
+    part: list[str] = []
+    total = 0
+    for key in keys:
+        size = len(quote(key)) + len("&ids=")
+        if part and (total + size > _MAX_URL or len(part) == _MAX_PAGE):
+            yield part
+            part, total = [], 0
+        part.append(key)
+        total += size
+    if part:
+        yield part
+
+
+def _derived(payload: Mapping[str, Any]) -> Metadata:
+    """What conditions ask for; see the module. Keys that no path reaches are left out."""
+    metadata: Metadata = {}
+    below: list[tuple[str, Mapping[str, Any]]] = [("", payload)]
+    while below:
+        prefix, here = below.pop()
+        for key, value in here.items():
+            if value is None or value == [] or not key or "." in key or (not prefix and key.startswith("$")):
+                continue
+            path = prefix + key
+            values = value if isinstance(value, list) else (value,)
+            field = _label(path) + "#"
+            metadata[field] = list(dict.fromkeys(_token(v) for v in values))
+            numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+            if numbers:
+                metadata[field + "min"], metadata[field + "max"] = min(numbers), max(numbers)
+            instants = [at for v in values if isinstance(v, str) and (at := _instant(v)) is not None]
+            if instants:
+                metadata[field + "first"], metadata[field + "last"] = min(instants), max(instants)
+            if isinstance(value, Mapping):
+                below.append((path + ".", value))
+    return metadata
+
+
+def _label(text: str) -> str:
+    """The text, or a digest of a long one; no two texts have one label."""
+    return text if len(text) <= _LONG and text[:1] != "#" and "\0" not in text else "#" + _digest(text)
+
+
+def _token(value: Any) -> str:
+    """Equal for equal values alone: integers and floats are one type, dates are instants."""
+    if isinstance(value, bool):
+        return "b1" if value else "b0"
+    if isinstance(value, str):
+        at = _instant(value)
+        return f"t{at}" if at is not None else "s" + _label(value)
+    if isinstance(value, int):
+        return f"n{value}"
+    if isinstance(value, float):
+        return f"n{int(value)}" if value.is_integer() and abs(value) < 2**64 else f"n{value!r}"
+    return "o"
+
+
+def _instant(text: str) -> int | None:
+    """Microseconds since 1970."""
+    at = filters.instant(text)
+    if at is None:
+        return None
+    since = at - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+# --- conditions ------------------------------------------------------------------------------------
+
+_INCLUSIVE = {"$gt": "$gte", "$lt": "$lte"}
+_COMPLEMENT = {"$gt": "$lte", "$gte": "$lt", "$lt": "$gte", "$lte": "$gt"}
+
+
+def _support(node: Comparison) -> filters.Support:
+    """How Pinecone runs one comparison on the derived metadata.
+
+    Order is exact while the bound is: what is stored may be rounded, but not across a number below 2^53.
+    `$contains` asks for the element, or where it may be a part of a string, for any value at all.
+    """
+    if node.path[0].startswith("$"):
+        return "none"
+    if isinstance(node.value, tuple) and len(node.value) > _MAX_VALUES:
+        return "none"
+    if node.op == "$contains":
+        return "superset"
+    if node.op in filters.ORDER_OPS and abs(_bound(node.value)) >= _EXACT:
+        return "superset"
+    return "exact"
+
+
+def _bound(value: Any) -> int | float:
+    """The number that an order comparison is with."""
+    at = _instant(value) if isinstance(value, str) else value
+    assert at is not None  # `filters.parse` takes numbers and dates alone
+    return cast("int | float", at)
+
+
+def _condition(where: Filter) -> Metadata | None:
+    """A condition in Pinecone's language; None where nothing satisfies it."""
+    translated = _translated(where, negated=False)
+    if isinstance(translated, bool):
+        return {key: {"$eq": value} for key, value in _FORMAT.items()} if translated else None
+    return translated
+
+
+def _translated(node: Filter, negated: bool) -> Metadata | bool:
+    """There is no `$not`: it is pushed down to the comparisons. True and False hold for all and for none."""
+    match node:
+        case Not(part):
+            return _translated(part, not negated)
+        case And(parts) | Or(parts):
+            every = isinstance(node, And) is not negated
+            translated = [_translated(part, negated) for part in parts]
+            if (not every) in translated:
+                return not every
+            left = [part for part in translated if not isinstance(part, bool)]
+            if len(left) < 2:
+                return left[0] if left else every
+            return {"$and" if every else "$or": left}
+        case Loose(part):
+            return _translated(part, negated)
+        case Comparison():
+            return _compared(node, negated)
+
+
+def _compared(node: Comparison, negated: bool) -> Metadata | bool:
+    field = _label(".".join(node.path)) + "#"
+    if node.op == "$exists" or (node.op == "$contains" and isinstance(node.value, str)):
+        return {field: {"$exists": not negated}}
+    if node.op in filters.ORDER_OPS:
+        bound, op = _bound(node.value), node.op
+        greatest = op in ("$gt", "$gte")
+        if isinstance(node.value, str):
+            field += "last" if greatest else "first"
+        else:
+            field += "max" if greatest else "min"
+        if abs(bound) >= _EXACT:
+            bound, op = float(bound), cast("filters.Op", _INCLUSIVE.get(op, op))
+        if not negated:
+            return {field: {op: bound}}
+        # Whether a negative operator matches a missing field, Pinecone does not say.
+        return {"$or": [{field: {"$exists": False}}, {field: {_COMPLEMENT[op]: bound}}]}
+    values = node.value if isinstance(node.value, tuple) else (cast("Scalar", node.value),)
+    tokens = list(dict.fromkeys(_token(value) for value in values))
+    if not tokens:
+        return negated
+    if not negated:
+        return {field: {"$in": tokens}}
+    return {"$or": [{field: {"$exists": False}}, {field: {"$nin": tokens}}]}
+
+
+# --- errors ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _errors(refused: type[NearestError] = InvalidInput) -> Iterator[None]:
+    """What the client raises, as ours. refused: for a request that the service will never take."""
+    import pinecone
+
+    try:
+        yield
+    except pinecone.PineconeError as error:
+        raise _ours(error, refused) from error
+
+
+def _ours(error: Exception, refused: type[NearestError]) -> NearestError:
+    import pinecone
+
+    status, said = getattr(error, "status_code", None), str(error)
+    match error:
+        case pinecone.PineconeTimeoutError():
+            return TimedOut(f"Pinecone did not answer in time ({said}); try again, or give more time with timeout=")
+        case pinecone.PineconeConnectionError():
+            return ConnectionFailed(f"Pinecone cannot be reached ({said}); check the network and the option host=")
+        case pinecone.UnauthorizedError():
+            return AccessDenied(f"Pinecone refused the key ({said}); check PINECONE_API_KEY")
+        case pinecone.ForbiddenError() | pinecone.PaymentRequiredError():
+            return AccessDenied(f"Pinecone does not allow it ({said}); check the key's rights and the plan's limits")
+        case pinecone.NotFoundError():
+            return NotACollection(f"Pinecone has nothing there ({said})")
+        case pinecone.RateLimitError():
+            return Throttled(f"Pinecone is asked too much ({said}); try again later", **_pause(error))
+        case pinecone.ServiceError() if status == 503:
+            return Throttled(f"Pinecone is busy ({said}); try again later", **_pause(error))
+        case pinecone.ServiceError() | pinecone.ResponseParsingError():
+            return ConnectionFailed(f"Pinecone failed ({said}); try again, and see its status page")
+        case pinecone.IndexInitFailedError() | pinecone.IndexTerminatedError():
+            return NotACollection(f"the index is not usable ({said}); delete it, or give another one")
+    return refused(f"Pinecone refused: {said}")
+
+
+def _pause(error: Any) -> dict[str, float]:
+    """`retry_after`, if the service said it, in seconds."""
+    try:
+        return {"retry_after": float((error.headers or {})["retry-after"])}
+    except (KeyError, ValueError):
+        return {}
