@@ -1,0 +1,159 @@
+"""Qdrant's REST API in this process: the paths that the store calls, answered by the client's own local mode.
+
+What goes over the wire is the real client's; the engine behind is qdrant-client's model of the server, exact and
+without indexes. It can refuse as servers do: a wrong key, a large request, or whatever status a test asks for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from pydantic import BaseModel
+from qdrant_client import QdrantClient, models
+
+
+@dataclass
+class Double:
+    """port: where it listens. key: the API key it wants. largest: bytes it takes. asked: (method, path) of each request.
+
+    answer: called with method and path before anything else; what it returns, (status, headers, body), is sent.
+    """
+
+    engine: QdrantClient = field(default_factory=lambda: QdrantClient(":memory:"))
+    port: int = 0
+    version: str = "1.20.0"
+    key: str | None = None
+    largest: int = 32 * 2**20
+    answer: Callable[[str, str], tuple[int, dict[str, str], str] | None] = lambda method, path: None
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)  # local mode is for one thread
+
+
+@contextmanager
+def serving(double: Double, tls: ssl.SSLContext | None = None) -> Iterator[Double]:
+    class Handler(_Handler):
+        state = double
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    double.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield double
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    state: Double
+
+    def log_message(self, *_: object) -> None:
+        """Nothing to the terminal."""
+
+    def _answer(self) -> None:
+        double, path = self.state, self.path.partition("?")[0]
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        double.asked.append((self.command, path))
+        if (told := double.answer(self.command, path)) is not None:
+            self._send(*told)
+        elif double.key is not None and self.headers.get("api-key") != double.key:
+            self._send(401, {}, "Must provide an API key or an Authorization bearer token")
+        elif len(body) > double.largest:
+            self._refuse(400, f"JSON payload ({len(body)} bytes) is larger than allowed (limit: {double.largest} bytes).")
+        else:
+            self._serve(path, json.loads(body) if body else {})
+
+    do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _answer  # noqa: N815 -- the base class names them
+
+    def _serve(self, path: str, body: dict[str, Any]) -> None:
+        double = self.state
+        try:
+            with double.lock:
+                result = _call(double, self.command, path, body)
+        except ValueError as error:
+            self._refuse(404 if "not found" in str(error) else 400, str(error))
+            return
+        told = result if path == "/" else {"result": result, "status": "ok", "time": 0.0}
+        self._send(200, {"Content-Type": "application/json"}, json.dumps(told))
+
+    def _refuse(self, status: int, message: str) -> None:
+        self._send(status, {}, json.dumps({"result": None, "status": {"error": message}, "time": 0.0}))
+
+    def _send(self, status: int, headers: dict[str, str], text: str) -> None:
+        data = text.encode()
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(data))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+
+_DONE = {"operation_id": 0, "status": "completed"}
+
+
+def _call(double: Double, method: str, path: str, body: dict[str, Any]) -> Any:
+    engine = double.engine
+    if path == "/":
+        return {"title": "a double of Qdrant", "version": double.version}
+    found = re.fullmatch(r"/collections/([^/]+)(/.*)?", path)
+    if found is None:
+        raise ValueError(f"{path} not found")
+    name, rest = found[1], found[2] or ""
+    match method, rest:
+        case "GET", "/exists":
+            return {"exists": engine.collection_exists(name)}
+        case "GET", "":
+            return _json(engine.get_collection(name))
+        case "DELETE", "":
+            return engine.delete_collection(name)
+        case "PUT", "":
+            create = models.CreateCollection(**body)
+            return engine.create_collection(
+                name, create.vectors, sparse_vectors_config=create.sparse_vectors, metadata=create.metadata
+            )
+        case "PATCH", "":
+            return engine.update_collection(name, metadata=models.UpdateCollection(**body).metadata)
+        case "PUT", "/index":
+            models.CreateFieldIndex(**body)
+            return _DONE
+        case "PUT", "/points":
+            engine.upsert(name, models.PointsList(**body).points)
+            return _DONE
+        case "POST", "/points":
+            get = models.PointRequest(**body)
+            return _json(engine.retrieve(name, get.ids, with_payload=get.with_payload, with_vectors=get.with_vector))
+        case "POST", "/points/delete":
+            selector = models.PointIdsList(**body) if "points" in body else models.FilterSelector(**body)
+            engine.delete(name, selector)
+            return _DONE
+        case "POST", "/points/count":
+            return {"count": engine.count(name, models.CountRequest(**body).filter).count}
+        case "POST", "/points/scroll":
+            scroll = models.ScrollRequest(**body)
+            records, following = engine.scroll(
+                name, scroll_filter=scroll.filter, limit=scroll.limit or 10, offset=scroll.offset,
+                with_payload=scroll.with_payload, with_vectors=scroll.with_vector or False,
+            )  # fmt: skip
+            return {"points": _json(records), "next_page_offset": following}
+        case "POST", "/points/query/batch":
+            return _json(engine.query_batch_points(name, models.QueryRequestBatch(**body).searches))
+    raise ValueError(f"{method} {path} not found")
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_json(item) for item in value]
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
