@@ -305,7 +305,9 @@ class Searching(Base):
         """As `fusion.fuse` makes them of the separate searches, with weights, conditions and few candidates."""
         store, parts = self._fusible(build)
         where = filters.parse({"n": {"$lt": 25}})
-        for weights in (None, tuple(0.5 + i for i in range(len(parts))), (0.0, *[1.0] * (len(parts) - 1))):
+        # Weights that are all 0 are refused, so a lone part has none of 0.
+        zero = [(0.0, *[1.0] * (len(parts) - 1))] if len(parts) > 1 else []
+        for weights in (None, tuple(0.5 + i for i in range(len(parts))), *zero):
             for condition in (None, where):
                 for candidates in (8, 100):
                     find = Fused(parts, method, weights, candidates)
