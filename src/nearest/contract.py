@@ -19,7 +19,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nearest import filters, fusion
-from nearest.errors import InvalidDocument, InvalidInput, InvalidQuery, InvalidRecord, UnsupportedError
+from nearest.errors import (
+    BatchFailed,
+    InvalidDocument,
+    InvalidInput,
+    InvalidQuery,
+    InvalidRecord,
+    UnsupportedError,
+)
 from nearest.filters import Filter
 
 if TYPE_CHECKING:
@@ -401,12 +408,21 @@ class Store(ABC):
 
         Vectors are converted to float32. Raises InvalidRecord before anything is written for an id that
         is not 1 to 512 characters, an unknown or missing vector name, a wrong dimension, NaN or infinity,
-        a zero vector under cosine, or a payload that is not JSON or not as the schema declares.
+        a zero vector under cosine, or a payload that is not JSON or not as the schema declares; BatchFailed
+        if the database refused some of them.
         """
         checked = {record.id: record for record in (check_record(self.schema, r) for r in records)}
         batch = list(checked.values())
+        faults: list[BatchFailed] = []
         for start in range(0, len(batch), self.capabilities.max_batch):
-            self._upsert(batch[start : start + self.capabilities.max_batch])
+            try:
+                self._upsert(batch[start : start + self.capabilities.max_batch])
+            except BatchFailed as error:  # its promise is about the whole call: the other records are written
+                faults.append(error)
+        if len(faults) > 1:
+            raise BatchFailed.of({i: e for fault in faults for i, e in fault.failed.items()}, len(batch))
+        if faults:
+            raise faults[0]
 
     def delete(self, ids: Iterable[str]) -> None:
         """Remove records; an unknown id does nothing."""

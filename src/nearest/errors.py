@@ -32,7 +32,7 @@ same call can succeed later without a change) and `context` (facts about the fai
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class NearestError(Exception):
@@ -128,6 +128,12 @@ class BatchFailed(NearestError):
         super().__init__(message, **context)
         self.failed = dict(failed)
         self.retryable = any(error.retryable for error in self.failed.values())  # type: ignore[misc]
+
+    @classmethod
+    def of(cls, failed: Mapping[str, NearestError], count: int, **context: Any) -> Self:
+        """Those that failed, at least one, of so many records."""
+        first, error = next(iter(failed.items()))
+        return cls(f"{len(failed)} of {count} records failed; the first is {first!r}: {error}", failed, **context)
 
 
 class MissingDependency(NearestError, ImportError):

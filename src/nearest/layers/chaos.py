@@ -77,7 +77,7 @@ class Chaos(Layer):
             }
         if done := [item for item in items if id_of(item) not in failed]:
             verb(done)
-        raise BatchFailed(f"{operation}: chaos failed {len(failed)} of {len(items)} records", failed)
+        raise BatchFailed.of(failed, len(items))
 
     def _fault(self, operation: Operation) -> Fault | None:
         with self._mutex:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from nearest.contract import Record, Store
 from nearest.errors import BatchFailed, NearestError
@@ -82,17 +82,8 @@ class Retry(Layer):
                 refused |= {i: e for i, e in failed.items() if not (again and e.retryable)}
                 left = [item for item in left if id_of(item) in failed and id_of(item) not in refused]
         if refused:
-            raise _failed([id_of(item) for item in items], refused, budget.attempt)
-
-
-def _failed(ids: Sequence[str], failed: dict[str, NearestError], attempts: int) -> BatchFailed:
-    in_order = {i: failed[i] for i in ids if i in failed}
-    first, error = next(iter(in_order.items()))
-    return BatchFailed(
-        f"{len(in_order)} of {len(ids)} records failed and the others did not; the first is {first!r}: {error}",
-        in_order,
-        attempts=attempts,
-    )
+            in_order = {i: refused[i] for i in map(id_of, items) if i in refused}
+            raise BatchFailed.of(in_order, len(items), attempts=budget.attempt)
 
 
 class _Budget:
