@@ -41,13 +41,11 @@ from nearest.errors import (
     MissingDependency,
     NearestError,
     NotACollection,
-    ReadOnly,
-    SchemaMismatch,
     StorageError,
     UnsupportedError,
 )
 from nearest.filters import Filter
-from nearest.stores import _qdrant
+from nearest.stores import _folder, _qdrant
 from nearest.stores._qdrant import ID_KEY, TIES, Dialect, fuses_natively
 
 if TYPE_CHECKING:
@@ -68,7 +66,6 @@ EMBEDDED = True
 
 _SCHEMA_FILE = "schema.json"
 _CREATING_FILE = "schema.json.creating"
-_LOCK_FILE = ".lock"
 _ENGINE_FILES = {"wal", "segments", "temp_segments", "edge_config.json"}
 # The engine grows memory-mapped files; a mapped write on a full disk ends the process, so room is kept.
 _SPARE_BYTES = 96 * 2**20
@@ -112,12 +109,12 @@ class EdgeStore(Dialect):
             _check_creatable(folder, schema)
         with _disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            lock = _lock(folder)
+            lock = _folder.lock(folder)
         try:
             with _disk_errors(folder):
                 if exists:
                     found = _read_schema(folder)
-                    _check_same(folder, found, schema)
+                    _folder.check_same(folder, found, schema)
                     shard = _load(engine, folder)
                 else:
                     assert schema is not None
@@ -323,7 +320,7 @@ def _engine() -> ModuleType:
 def _check_creatable(folder: Path, schema: Schema | None) -> None:
     if folder.exists() and not folder.is_dir():
         raise NotACollection(f"{folder} is a file; give a folder")
-    leftovers = _ENGINE_FILES | {_LOCK_FILE, _CREATING_FILE}
+    leftovers = _ENGINE_FILES | {_folder.LOCK_FILE, _CREATING_FILE}
     strangers = sorted(p.name for p in folder.iterdir() if p.name not in leftovers) if folder.exists() else []
     engine_alone = folder.exists() and not (folder / _CREATING_FILE).exists() and (folder / "segments").exists()
     if strangers or engine_alone:
@@ -345,33 +342,11 @@ def _need_room(folder: Path, size: int) -> None:
         )
 
 
-def _lock(folder: Path) -> FileLock:
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / _LOCK_FILE, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise CollectionLocked(
-            f"{folder} is open in another process (or elsewhere in this one); close it there and try again",
-            folder=str(folder),
-        ) from None
-    return lock
-
-
 def _read_schema(folder: Path) -> Schema:
     try:
         return Schema.from_json(json.loads((folder / _SCHEMA_FILE).read_text()))
     except (ValueError, KeyError, TypeError) as error:
         raise CollectionDamaged(f"{folder / _SCHEMA_FILE} cannot be read ({error}); restore it from a backup") from None
-
-
-def _check_same(folder: Path, found: Schema, asked: Schema | None) -> None:
-    if asked is None or found == asked:
-        return
-    was, now = found.to_json(), asked.to_json()
-    differing = [f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name]]
-    raise SchemaMismatch(f"{folder} was made with another schema: {'; '.join(differing)}", folder=str(folder))
 
 
 def _load(engine: ModuleType, folder: Path) -> Any:
@@ -470,17 +445,6 @@ def _disk_errors(folder: Path) -> Iterator[None]:
 
 
 def _raise_known(error: Exception, folder: Path) -> None:
-    said = str(error)
-    number = error.errno if isinstance(error, OSError) else None
-    if (
-        number == 28
-        or "No space left" in said
-        or "os error 28" in said
-        or "isk is full" in said
-        or "Not enough space" in said
-    ):
-        raise DiskFull(f"{folder}: the disk is full; free some space and run it again ({said})") from error
-    if number in (13, 30) or "Read-only file system" in said or "Permission denied" in said:
-        raise ReadOnly(f"{folder} cannot be written ({said}); check its permissions, or copy it elsewhere") from error
-    if "WouldBlock" in said:
+    _folder.raise_disk_error(error, folder)
+    if "WouldBlock" in str(error):
         raise CollectionLocked(f"{folder} is open in another process; close it there and try again") from error
