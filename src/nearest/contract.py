@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -356,12 +357,14 @@ class Capabilities:
     features: see `Feature`; `exact` means that `Query.exact` is honoured. filters: operators that run
     natively and exactly on any field; others are completed by `layers.residual`. read_your_writes: a
     search after `upsert` returned sees it; if false, `wait()` makes it so. max_batch: records an upsert.
+    remote: across a network, where calls fail for a while and are worth repeating.
     """
 
     features: frozenset[Feature]
     filters: frozenset[str]
     read_your_writes: bool = True
     max_batch: int = 10_000
+    remote: bool = False
 
     def __contains__(self, feature: str) -> bool:
         return feature in self.features
@@ -383,13 +386,20 @@ class StoreURL:
     def parse(cls, text: str) -> Self:
         scheme, colon, rest = text.partition(":")
         if not colon or not scheme.isidentifier():
-            raise InvalidInput(f"{text!r} is not a store's URL; write scheme:location, such as edge:./dir")
+            raise InvalidInput(f"{_unsigned(text)!r} is not a store's URL; write scheme:location, such as edge:./dir")
         location, _, query = rest.partition("?")
         try:
             options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
         except ValueError:
-            raise InvalidInput(f"{text!r}: options are written name=value and joined by &, got {query!r}") from None
+            raise InvalidInput(
+                f"{scheme}:{_unsigned(location)}: options are written name=value and joined by &"
+            ) from None
         return cls(text, scheme, location, options)
+
+
+def _unsigned(url: str) -> str:
+    """Without user, password or key, which no message may tell."""
+    return re.sub(r"//[^/]*@", "//", url)
 
 
 class Store(ABC):

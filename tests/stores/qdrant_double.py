@@ -22,7 +22,7 @@ from qdrant_client import QdrantClient, models
 
 @dataclass
 class Double:
-    """port: where it listens. key: the API key it wants. largest: bytes it takes. asked: (method, path) of each request.
+    """port: where it listens. key: the API key it wants. largest: bytes it takes. asked: method and path of requests.
 
     answer: called with method and path before anything else; what it returns, (status, headers, body), is sent.
     """
@@ -72,11 +72,13 @@ class _Handler(BaseHTTPRequestHandler):
         elif double.key is not None and self.headers.get("api-key") != double.key:
             self._send(401, {}, "Must provide an API key or an Authorization bearer token")
         elif len(body) > double.largest:
-            self._refuse(400, f"JSON payload ({len(body)} bytes) is larger than allowed (limit: {double.largest} bytes).")
+            self._refuse(
+                400, f"JSON payload ({len(body)} bytes) is larger than allowed (limit: {double.largest} bytes)."
+            )
         else:
             self._serve(path, json.loads(body) if body else {})
 
-    do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _answer  # noqa: N815 -- the base class names them
+    do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _answer
 
     def _serve(self, path: str, body: dict[str, Any]) -> None:
         double = self.state
@@ -134,7 +136,11 @@ def _call(double: Double, method: str, path: str, body: dict[str, Any]) -> Any:
             return _DONE
         case "POST", "/points":
             get = models.PointRequest(**body)
-            return _json(engine.retrieve(name, get.ids, with_payload=get.with_payload, with_vectors=get.with_vector))
+            shown: dict[str, Any] = {
+                "with_payload": get.with_payload or False,
+                "with_vectors": get.with_vector or False,
+            }
+            return _json(engine.retrieve(name, get.ids, **shown))
         case "POST", "/points/delete":
             selector = models.PointIdsList(**body) if "points" in body else models.FilterSelector(**body)
             engine.delete(name, selector)
@@ -145,7 +151,7 @@ def _call(double: Double, method: str, path: str, body: dict[str, Any]) -> Any:
             scroll = models.ScrollRequest(**body)
             records, following = engine.scroll(
                 name, scroll_filter=scroll.filter, limit=scroll.limit or 10, offset=scroll.offset,
-                with_payload=scroll.with_payload, with_vectors=scroll.with_vector or False,
+                with_payload=scroll.with_payload or False, with_vectors=scroll.with_vector or False,
             )  # fmt: skip
             return {"points": _json(records), "next_page_offset": following}
         case "POST", "/points/query/batch":

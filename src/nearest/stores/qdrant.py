@@ -200,7 +200,9 @@ class QdrantStore(Dialect):
         try:
             with _errors(self._place):
                 self._open.upsert(self._collection, points, wait=True)
-        except _TooLarge as error:
+        except InvalidInput as error:
+            if not error.context.get("too_large"):
+                raise
             if len(points) == 1:
                 failed[records[0].id] = InvalidRecord(f"record {records[0].id!r}: {error}; make its payload smaller")
                 return
@@ -668,10 +670,6 @@ class _ServerBuilder:
 # --- errors ----------------------------------------------------------------------------------------
 
 
-class _TooLarge(InvalidInput):
-    """The server takes no request of this size."""
-
-
 @contextlib.contextmanager
 def _errors(place: str) -> Iterator[None]:
     """What the client and the server say, as ours."""
@@ -700,8 +698,8 @@ def _ours(error: Exception, place: str) -> NearestError:
             return _timed_out(place)
         case ResponseHandlingException(source=httpx.TransportError() as source):
             return _unreachable(place, str(source) or type(source).__name__)
-        case ResponseHandlingException(source=source):
-            return StorageError(f"{place}: the answer is not Qdrant's ({_short(str(source))}); check host and port")
+        case ResponseHandlingException() | json.JSONDecodeError():
+            return StorageError(f"{place}: the answer is not Qdrant's ({_short(str(error))}); check host and port")
         case grpc.RpcError():
             return _of_grpc(error, place)
     return StorageError(f"{place}: the client failed: {_short(str(error))}")
@@ -718,9 +716,9 @@ def _of_status(status: int, said: str, wait: str | None, place: str) -> NearestE
         case 429 | 503:
             return _throttled(place, said, float(wait) if wait and wait.isascii() and wait.isdigit() else None)
         case 413:
-            return _TooLarge(said)
+            return _too_large(place, said)
         case 400 if "larger than" in said or "too large" in said:
-            return _TooLarge(said)
+            return _too_large(place, said)
         case 507:
             return _full(place, said)
         case 500 if "No space left" in said:
@@ -742,7 +740,7 @@ def _of_grpc(error: Any, place: str) -> NearestError:
         case Code.UNAUTHENTICATED | Code.PERMISSION_DENIED:
             return _denied(place, said)
         case Code.RESOURCE_EXHAUSTED | Code.OUT_OF_RANGE if "larger than" in said or "too large" in said:
-            return _TooLarge(said)
+            return _too_large(place, said)
         case Code.RESOURCE_EXHAUSTED:
             return _throttled(place, said, None)
         case Code.NOT_FOUND:
@@ -765,6 +763,10 @@ def _told(content: bytes) -> str:
 def _short(text: str) -> str:
     line = " ".join(str(text).split())
     return line if len(line) <= 300 else line[:297] + "..."
+
+
+def _too_large(place: str, said: str) -> InvalidInput:
+    return InvalidInput(f"{place}: the server takes no request as large ({said})", too_large=True)
 
 
 def _throttled(place: str, said: str, wait: float | None) -> Throttled:
