@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import ArrayLike
 
-from nearest import chunkers, embedders, filters, readers, stores
+from nearest import chunkers, embedders, filters, layers, readers, stores
 from nearest.contract import (
     Chunker,
     Document,
@@ -23,16 +22,21 @@ from nearest.contract import (
     Record,
     Schema,
     Store,
-    StoreURL,
     VectorSpec,
     canonical_json,
 )
-from nearest.errors import InvalidInput, InvalidQuery, ModelMismatch, NotACollection, SchemaMismatch
+from nearest.errors import (
+    CollectionLocked,
+    InvalidInput,
+    InvalidQuery,
+    ModelMismatch,
+    NotACollection,
+    SchemaMismatch,
+)
 from nearest.filters import And, Comparison, Filter
 from nearest.ingest import Progress, Report, Writer, files
 from nearest.ingest.write import Tagged, check_all
-from nearest.layers.residual import Residual
-from nearest.ledger import Visibility, glance
+from nearest.location import Location
 from nearest.search import Mode, Searcher
 
 if TYPE_CHECKING:
@@ -42,7 +46,6 @@ if TYPE_CHECKING:
 
 DEFAULT_EMBEDDER = "local:all-MiniLM-L6-v2"
 DEFAULT_CHUNKER = "recursive"
-DEFAULT_STORE = "edge"
 _FIRST_CHUNK = Comparison(("chunk",), "$eq", 0)
 
 
@@ -52,7 +55,7 @@ def connect(url: str, schema: Schema | None = None) -> Store:
     With a schema a new collection is made; without one it must exist. Raises NotACollection,
     SchemaMismatch, CollectionLocked, MissingDependency or InvalidInput.
     """
-    return Residual(stores.connect(url, schema))
+    return layers.stack_for(stores.connect(url, schema))
 
 
 def embedder(spec: str = DEFAULT_EMBEDDER, **options: Any) -> Embedder:
@@ -66,41 +69,52 @@ def open(
     embedder: str | Embedder | None = None,
     chunker: str | Chunker | None = None,
     fields: Mapping[str, FieldKind] | None = None,
-    index: IndexParams | None = None,
+    index: IndexParams | str | None = None,
     language: str | None = None,
+    ledger: str | Path | None = None,
     create: bool = True,
 ) -> Collection:
     """Open a collection, or make one: a folder, or a store's URL (`edge:./kb` is the folder, `memory:`).
 
     embedder, chunker, fields (metadata that filters use an index for, with its kind), index (HNSW and
-    quantization) and language (of BM25) are fixed when the collection is made; giving another later
-    raises ModelMismatch or SchemaMismatch. What a crash left half-done is repaired first; see
-    `Collection.repaired`. Raises NotACollection (a folder that holds something else; or nothing, with
-    create=False), CollectionLocked, CollectionDamaged, ReadOnly.
+    quantization; or `latency`, `balanced`, `recall`) and language (of BM25) are fixed when the collection is
+    made; giving another later raises ModelMismatch or SchemaMismatch. ledger: where the ledger of a database's
+    collection is, if not where the database says: a folder, or `postgresql://user@host/database`
+    ($NEAREST_LEDGER says the same). What a crash left half-done is repaired first; see `Collection.repaired`.
+    Raises NotACollection (a folder that holds something else; or nothing, with create=False),
+    CollectionLocked, CollectionDamaged, ReadOnly.
     """
-    place = _Place.of(location)
+    place = Location.of(location, ledger)
     place.check(create)
-    asked = _Settings(embedder, chunker, fields, index, language)
+    asked = _Settings(
+        embedder, chunker, fields, IndexParams.profile(index) if isinstance(index, str) else index, language
+    )
     model: Embedder | None = None
     with contextlib.ExitStack() as opened:
         # The store first: its lock keeps other processes from the ledger as well.
-        if place.exists():
-            store = opened.enter_context(stores.connect(place.store_url))
+        opened_ledger: Ledger | None = None
+        if place.database:
+            opened_ledger = opened.enter_context(contextlib.closing(place.open_ledger()))
+        if place.exists() or (opened_ledger is not None and "embedder" in opened_ledger.settings()):
+            store = opened.enter_context(place.open_store())
+        elif place.database and not create:
+            raise NotACollection(
+                f"there is no collection at {place.name}; make one with: nearest add PATH -c {place.name}"
+            )
         else:
             model = asked.load_embedder()
             asked.record(model)  # an unknown chunker is refused here, before anything is written
             store = opened.enter_context(place.create_store(asked.schema(model.dimension)))
-        settings = place.glance()
-        ledger: Ledger | None = None
+        settings = opened_ledger.settings() if opened_ledger is not None else place.glance()
         if settings is None or "embedder" not in settings:
-            ledger = opened.enter_context(contextlib.closing(place.open_ledger()))
-            settings = ledger.settings()
+            opened_ledger = opened_ledger or opened.enter_context(contextlib.closing(place.open_ledger()))
+            settings = opened_ledger.settings()
             if "embedder" not in settings:  # new, or its creation was cut off here
                 model = model or asked.load_embedder()
-                ledger.set(asked.record(model))
-                settings = ledger.settings()
+                opened_ledger.set(asked.record(model))
+                settings = opened_ledger.settings()
         asked.check(settings, store.schema, place.name)
-        collection = Collection(place, Residual(store), ledger, settings, asked, model)
+        collection = Collection(place, store, opened_ledger, settings, asked, model)
         opened.pop_all()
         return collection
 
@@ -147,65 +161,6 @@ def evaluate(
         if kb.count() > len(kb.ledger.lookup(dataset.ids)):
             raise InvalidInput(f"{place} holds other documents than {folder}; give another folder")
         return evaluate.run(kb, dataset, progress)
-
-
-class _Place:
-    """Where a collection's store and ledger are."""
-
-    def __init__(self, name: str, store_url: str, folder: Path | None) -> None:
-        self.name = name
-        self.store_url = store_url
-        self.folder = folder
-
-    @classmethod
-    def of(cls, location: str | Path) -> _Place:
-        text = str(location)
-        if not text:
-            raise InvalidInput("the collection's location is empty; give a folder or a store's URL")
-        # A URL's scheme is longer than a Windows drive.
-        if isinstance(location, str) and ":" in text and text.partition(":")[0].isidentifier() and text[1] != ":":
-            url = StoreURL.parse(text)
-            if not getattr(stores.find(url.scheme), "EMBEDDED", False):
-                return cls(text, text, None)
-            return cls(url.location, f"{url.scheme}:{Path(url.location) / 'store'}", Path(url.location))
-        return cls(text, f"{DEFAULT_STORE}:{Path(text) / 'store'}", Path(text))
-
-    def exists(self) -> bool:
-        return self.folder is not None and (self.folder / "ledger.db").is_file()
-
-    def check(self, create: bool) -> None:
-        folder = self.folder
-        if folder is None or self.exists():
-            return
-        if folder.exists() and not folder.is_dir():
-            raise NotACollection(f"{folder} is a file; give a folder")
-        if folder.exists() and any(entry.name != "store" for entry in folder.iterdir()):
-            raise NotACollection(f"{folder} is not a collection of nearest and not empty; give another folder")
-        if not create:
-            raise NotACollection(f"there is no collection at {folder}; make one with: nearest add PATH -c {folder}")
-
-    def create_store(self, schema: Schema) -> Store:
-        try:
-            store = stores.connect(self.store_url, schema)
-        except SchemaMismatch:
-            # An earlier creation, with other settings, that was cut off before its ledger was made.
-            with stores.connect(self.store_url) as left:
-                if self.folder is None or left.count():
-                    raise
-            shutil.rmtree(self.folder / "store")
-            store = stores.connect(self.store_url, schema)
-        if store.count():
-            store.close()
-            raise NotACollection(f"{self.name} holds records that no ledger accounts for; use nearest.connect for it")
-        return store
-
-    def glance(self) -> dict[str, Any] | None:
-        return glance(self.folder / "ledger.db") if self.folder is not None and self.exists() else None
-
-    def open_ledger(self, visibility: Visibility | None = None) -> Ledger:
-        from nearest.ledger import Ledger
-
-        return Ledger.open(self.folder / "ledger.db" if self.folder is not None else None, visibility)
 
 
 class _Settings:
@@ -279,7 +234,7 @@ class Collection:
 
     def __init__(
         self,
-        place: _Place,
+        place: Location,
         store: Store,
         ledger: Ledger | None,
         settings: Mapping[str, Any],
@@ -290,7 +245,7 @@ class Collection:
         self.store = store
         self._place = place
         self._ledger = ledger
-        self._visibility = ledger.visibility if ledger is not None else Visibility()
+        self._visibility = ledger.visibility if ledger is not None else place.visibility()
         self._settings = settings
         self._asked = asked
         self._model = model
@@ -301,7 +256,10 @@ class Collection:
         }
         self._searcher = Searcher(store, self._visibility, lambda: self.embedder)
         # A ledger that was not opened has nothing to repair.
-        self.repaired: list[str] = self._writer.recover() if ledger is not None else []
+        self.repaired: list[str] = []
+        if ledger is not None:
+            with contextlib.suppress(CollectionLocked):  # then what is under way is another process's
+                self.repaired = self._writer.recover()
 
     def __enter__(self) -> Self:
         return self
@@ -502,6 +460,7 @@ class Collection:
             "language": schema.language,
             "index": schema.to_json()["index"],
             "failed": self.ledger.failures(),
+            "store": self.store.stats(),
             "repaired": list(self.repaired),
         }
 

@@ -122,7 +122,16 @@ class Writer:
     # --- crash recovery ---
 
     def recover(self) -> list[str]:
-        """Finish or undo what a crash cut off; says what was done, a line a kind. Safe to repeat."""
+        """Finish or undo what a crash cut off; says what was done, a line a kind. Safe to repeat.
+
+        Raises CollectionLocked if what is under way is another process's.
+        """
+        if not self._ledger.pending():
+            return []
+        with self._ledger.writing():
+            return self._recover()
+
+    def _recover(self) -> list[str]:
         pending = self._ledger.pending()
         if not pending:
             return []
@@ -162,19 +171,21 @@ class Writer:
         """
         if truncate and pool:
             raise InvalidInput("a text over the model's limit is either truncated or pooled; ask for one of them")
-        self.recover()
-        run = run or self._ledger.next_run()
-        return _Run(self, run, truncate, pool, progress).execute(documents)
+        with self._ledger.writing():
+            self._recover()
+            run = run or self._ledger.next_run()
+            return _Run(self, run, truncate, pool, progress).execute(documents)
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove documents; returns how many there were."""
-        self.recover()
         removed = 0
-        for group in _grouped(ids, _GROUP_DOCUMENTS):
-            known = self._ledger.lookup(group)
-            self._apply([Change(i) for i in known], [], 0)
-            removed += len(known)
-        self._ledger.settle()
+        with self._ledger.writing():
+            self._recover()
+            for group in _grouped(ids, _GROUP_DOCUMENTS):
+                known = self._ledger.lookup(group)
+                self._apply([Change(i) for i in known], [], 0)
+                removed += len(known)
+            self._ledger.settle()
         return removed
 
     def _apply(self, changes: list[Change], records: list[Record], run: int) -> None:

@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     from nearest.layers.metrics import Meter
 
 
+ATTEMPTS = 6
+SECONDS = 60.0
+
+
+def stack_for(store: Store, *, companion: Store | None = None, meter: Meter | None = None) -> Store:
+    """`stack`, with repetition and deadlines where the store is across a network."""
+    remote = store.capabilities.remote
+    return stack(
+        store, companion=companion, meter=meter, seconds=SECONDS if remote else None, attempts=ATTEMPTS if remote else 1
+    )
+
+
 def stack(
     store: Store,
     *,

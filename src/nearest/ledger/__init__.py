@@ -2,7 +2,8 @@
 
 It decides what exists. A record in the store counts only if the ledger has committed it, so a crash
 between the two leaves nothing half-done: `pending` tells what was under way, and `ingest` finishes or
-undoes it. SQLite by default, any database of SQLAlchemy by URL.
+undoes it. SQLite by default, PostgreSQL by URL. Beside an embedded store the store's lock keeps other
+processes away; elsewhere many may read while one writes (`Ledger.writing`, `Visibility.refresh`).
 
 A change of documents goes through four steps, each one transaction here:
 
@@ -19,12 +20,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from nearest.ledger.changes import Change, Entry, Intent, Visibility
-from nearest.ledger.glance import glance
+from nearest.ledger.glance import glance, watch
 
 if TYPE_CHECKING:
     from nearest.ledger.ledger import Ledger
 
-__all__ = ["Change", "Entry", "Intent", "Ledger", "Visibility", "glance"]
+__all__ = ["Change", "Entry", "Intent", "Ledger", "Visibility", "glance", "watch"]
 
 
 def __getattr__(name: str) -> Any:

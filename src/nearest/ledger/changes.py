@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -45,9 +46,19 @@ class Visibility:
 
     hidden: record ids that the store may hold and no search may show; swapped whole, so that a reader
     without the mutex sees one state or the other. epoch: grows whenever what is visible changes.
-    mutex: held, nothing becomes visible or hidden.
+    mutex: held, nothing becomes visible or hidden. watch: where other processes write as well, reads the
+    two from the ledger; None when nothing changed since it last did.
     """
 
     hidden: frozenset[str] = frozenset()
     epoch: int = 0
     mutex: threading.RLock = field(default_factory=threading.RLock)
+    watch: Callable[[], tuple[frozenset[str], int] | None] | None = None
+
+    def refresh(self) -> None:
+        """Learn what other processes made visible."""
+        if self.watch is not None:
+            with self.mutex:
+                seen = self.watch()
+                if seen is not None:
+                    self.hidden, self.epoch = seen

@@ -1,4 +1,4 @@
-"""A look at a ledger file that needs no more than Python's own sqlite3.
+"""Looks at a ledger file that need no more than Python's own sqlite3.
 
 Importing SQLAlchemy takes a third of a second, and a search wants nothing of the ledger but its settings.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,3 +29,38 @@ def glance(path: Path) -> dict[str, Any] | None:
             return {key: json.loads(value) if isinstance(value, str) else value for key, value in rows}
     except (sqlite3.Error, ValueError):
         return None
+
+
+def watch(path: Path) -> Callable[[], tuple[frozenset[str], int] | None]:
+    """What `Visibility.watch` asks of a ledger file that other processes write to.
+
+    SQLite counts a file's changes, so that asking again costs microseconds while there are none.
+    """
+    connection: sqlite3.Connection | None = None
+    known = -1
+
+    def look() -> tuple[frozenset[str], int] | None:
+        nonlocal connection, known
+        if connection is None:
+            if not path.is_file():
+                return None
+            connection = sqlite3.connect(path, timeout=5, check_same_thread=False, isolation_level=None)
+        at = connection.execute("pragma data_version").fetchone()[0]
+        if at == known:
+            return None
+        connection.execute("begin")  # one snapshot for both
+        try:
+            rows = connection.execute("select committed, new, old from intents").fetchall()
+            epoch = connection.execute("select value from settings where key = 'epoch'").fetchone()
+        finally:
+            connection.execute("commit")
+        known = at
+        intents = ((bool(committed), json.loads(new), json.loads(old)) for committed, new, old in rows)
+        return hidden(intents), int(epoch[0]) if epoch else 0
+
+    return look
+
+
+def hidden(intents: Iterable[tuple[bool, Iterable[str], Iterable[str]]]) -> frozenset[str]:
+    """What no search may show while changes are under way, each (committed, new, old): see the package."""
+    return frozenset(record for committed, new, old in intents for record in (old if committed else new))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -11,10 +12,20 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
-from nearest.errors import CollectionDamaged, ConnectionFailed, DiskFull, ReadOnly, StorageError
+from nearest.errors import (
+    AccessDenied,
+    CollectionDamaged,
+    CollectionLocked,
+    ConnectionFailed,
+    DiskFull,
+    InvalidInput,
+    MissingDependency,
+    ReadOnly,
+    StorageError,
+)
 from nearest.ledger import models
 from nearest.ledger.changes import Change, Entry, Intent, Visibility
-from nearest.ledger.glance import HEAD
+from nearest.ledger.glance import HEAD, hidden, watch
 from nearest.ledger.models import chunks, documents, failures, intents, settings, version
 
 _AT_ONCE = 500  # values in one IN (...)
@@ -26,40 +37,120 @@ class Ledger:
     Raises DiskFull, ReadOnly, CollectionDamaged or ConnectionFailed for what the database reports.
     """
 
-    def __init__(self, engine: sa.Engine, name: str, visibility: Visibility | None = None) -> None:
+    def __init__(
+        self, engine: sa.Engine, name: str, visibility: Visibility | None = None, lock: Path | None = None
+    ) -> None:
         self._engine = engine
         self._name = name
+        self._lock = lock
         self.visibility = visibility or Visibility()
         self._mutex = self.visibility.mutex
 
     @classmethod
-    def open(cls, location: str | Path | None, visibility: Visibility | None = None) -> Self:
-        """A file, a database URL, or None for one in memory that ends with the process.
+    def open(cls, location: Path | None, visibility: Visibility | None = None, *, shared: bool = False) -> Self:
+        """A file, or None for one in memory that ends with the process.
 
-        visibility: kept up to date; a new one by default.
+        visibility: kept up to date; a new one by default. shared: other processes use the file as well;
+        otherwise whoever opens it has made sure that none does.
         """
-        url = str(location) if isinstance(location, str) else f"sqlite:///{location}" if location else "sqlite://"
-        sqlite = url.startswith("sqlite")
+        url = f"sqlite:///{location}" if location else "sqlite://"
         # One connection: SQLite has one writer anyway, and what is asked is short.
-        engine = sa.create_engine(
-            url, poolclass=StaticPool, connect_args={"check_same_thread": False} if sqlite else {}
-        )
-        if sqlite:
-            sa.event.listen(engine, "connect", _durable)
-        ledger = cls(engine, str(location or "the ledger in memory"), visibility)
+        engine = sa.create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
+        sa.event.listen(engine, "connect", _durable)
+        lock = location.with_suffix(".writing") if location and shared else None
+        ledger = cls(engine, str(location or "the ledger in memory"), visibility, lock)
+        if location and shared:
+            ledger.visibility.watch = ledger.visibility.watch or watch(location)
+        return ledger._opened()
+
+    @classmethod
+    def connect(cls, url: str, namespace: str, visibility: Visibility | None = None) -> Self:
+        """A PostgreSQL database, `postgresql://...`; its tables are in a schema of their own, the namespace.
+
+        Processes on any machine may use it at once; one of them at a time writes.
+        """
+        parsed = postgresql(url)
+        shown = parsed.render_as_string(hide_password=True)
+        path = {"options": f"-csearch_path={namespace}"}
         try:
-            with ledger._transaction() as connection:
-                ledger._migrate(connection)
+            engine = sa.create_engine(parsed, connect_args=path, pool_size=4, pool_pre_ping=True)
+        except ImportError as error:
+            raise MissingDependency(
+                "a ledger in PostgreSQL needs psycopg; run: pip install 'nearest[pgvector]'"
+            ) from error
+        ledger = cls(engine, f"the ledger {namespace} in {shown}", visibility)
+        ledger.visibility.watch = ledger._seen
+        with ledger._transaction() as connection:
+            # Two newcomers at once: the second waits for the first.
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ledger._number)))
+            connection.execute(sa.schema.CreateSchema(namespace, if_not_exists=True))
+        return ledger._opened()
+
+    def _opened(self) -> Self:
+        try:
+            with self._transaction() as connection:
+                if self._postgresql:
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(self._number)))
+                self._migrate(connection)
+            self.visibility.refresh()
         except BaseException:
-            engine.dispose()
+            self._engine.dispose()
             raise
-        return ledger
+        return self
+
+    @property
+    def _postgresql(self) -> bool:
+        return self._engine.dialect.name == "postgresql"
+
+    @property
+    def _number(self) -> int:
+        """The ledger's name as PostgreSQL wants it for its advisory locks: 63 bits."""
+        return int.from_bytes(hashlib.sha256(self._name.encode()).digest()[:8]) >> 1
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Held by the one process that changes documents. Raises CollectionLocked where another does."""
+        busy = CollectionLocked(f"another process is writing to {self._name}; wait until it is done and try again")
+        if self._postgresql:
+            try:
+                with self._engine.connect() as connection:
+                    connection.execution_options(isolation_level="AUTOCOMMIT")
+                    # 1 more than the number that opening takes, so that readers can open meanwhile.
+                    if not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(self._number + 1))):
+                        raise busy
+                    try:
+                        yield
+                    finally:
+                        connection.execute(sa.select(sa.func.pg_advisory_unlock(self._number + 1)))
+            except SQLAlchemyError as error:
+                raise self._known(error) from error
+            return
+        if self._lock is None:
+            yield
+            return
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self._lock, timeout=0, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise busy from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _seen(self) -> tuple[frozenset[str], int]:
+        with self._transaction() as connection:
+            pending = [(i.committed, i.new, i.old) for i in _intents(connection)]
+            return hidden(pending), _epoch(connection)
 
     def close(self) -> None:
         with self._mutex:
             self._engine.dispose()
 
     def _migrate(self, connection: sa.Connection) -> None:
+        # Asked anew, since another process may have made them a moment ago.
         tables = sa.inspect(connection).get_table_names()
         if not tables:
             models.metadata.create_all(connection)
@@ -97,7 +188,9 @@ class Ledger:
             return ReadOnly(f"{self._name} cannot be written ({said}); check its permissions, or copy it elsewhere")
         if "malformed" in said or "not a database" in said:
             return CollectionDamaged(f"{self._name} is damaged ({said}); restore it from a backup")
-        if isinstance(error, DBAPIError) and error.connection_invalidated:
+        if "password authentication failed" in said or "permission denied" in said:
+            return AccessDenied(f"{self._name}: {said}; check the user, the password and its rights")
+        if isinstance(error, sa.exc.OperationalError | sa.exc.TimeoutError) and self._postgresql:
             return ConnectionFailed(f"{self._name}: the database did not answer ({said})")
         return StorageError(f"{self._name}: {said}")
 
@@ -227,8 +320,11 @@ class Ledger:
                     connection.execute(chunks.insert(), [row for change in kept for row in _chunk_rows(change)])
                 connection.execute(intents.update().values(committed=True))
                 pending = _intents(connection)
+                epoch = _epoch(connection) + 1
+                connection.execute(settings.delete().where(settings.c.key == "epoch"))
+                connection.execute(settings.insert().values(key="epoch", value=epoch))
             self.visibility.hidden = frozenset().union(*(intent.old for intent in pending))
-            self.visibility.epoch += 1
+            self.visibility.epoch = epoch
 
     def settle(self) -> None:
         """The store has dropped what the committed intents replaced."""
@@ -246,6 +342,21 @@ class Ledger:
         with self._transaction() as connection:
             connection.execute(intents.delete())
             self.visibility.hidden = frozenset()
+
+
+def postgresql(url: str) -> sa.URL:
+    """Raises InvalidInput for a URL of another database; the driver is psycopg 3."""
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise InvalidInput("the ledger's URL cannot be read; write postgresql://user@host/database") from None
+    if parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise InvalidInput(f"a ledger is a folder, or in PostgreSQL (postgresql://...), not {parsed.drivername}")
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _epoch(connection: sa.Connection) -> int:
+    return int(connection.scalar(sa.select(settings.c.value).where(settings.c.key == "epoch")) or 0)
 
 
 def _intents(connection: sa.Connection) -> list[Intent]:

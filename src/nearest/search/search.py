@@ -76,15 +76,17 @@ class Searcher:
     def _visible(self, queries: list[Query]) -> list[list[Hit]]:
         """Hits of committed versions only: the old one or the new one of a document that is being updated."""
         for _ in range(_ATTEMPTS):
-            epoch = self._visibility.epoch
-            answers = self._once(queries)
-            if self._visibility.epoch == epoch:
+            self._visibility.refresh()
+            epoch, hidden = self._visibility.epoch, self._visibility.hidden
+            answers = self._once(queries, hidden)
+            self._visibility.refresh()
+            # New records may come, and old ones go, only while they are hidden and after the epoch has moved.
+            if self._visibility.epoch == epoch and self._visibility.hidden is hidden:
                 return answers
         with self._visibility.mutex:
-            return self._once(queries)
+            return self._once(queries, self._visibility.hidden)
 
-    def _once(self, queries: list[Query]) -> list[list[Hit]]:
-        hidden = self._visibility.hidden
+    def _once(self, queries: list[Query], hidden: frozenset[str]) -> list[list[Hit]]:
         if not hidden:
             return self._store.search_many(queries)
         wider = [_widen(query, len(hidden)) for query in queries]

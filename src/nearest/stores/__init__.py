@@ -6,11 +6,15 @@ A store's module declares
     STORE        its class, a `contract.Store`, with `capabilities`
     KNOWN_GAPS   what the conformance suite may not expect of it yet (`contract.Gap`)
     EMBEDDED     True if its location is a folder of its own, so that a collection's ledger stands beside it
+    IDENTITY     names of URL options that tell one collection from another (a table, say); none by default
+    ledger       (StoreURL) -> where a collection's ledger stands, if not in a folder of this machine's user:
+                 Path of a folder, URL of a PostgreSQL database, or None for one in memory
     connect      (StoreURL, Schema | None) -> Store: opens the collection, or with a schema creates it
 """
 
 from __future__ import annotations
 
+import re
 from importlib import metadata
 from types import ModuleType
 from typing import Any
@@ -36,6 +40,14 @@ def find(scheme: str) -> ModuleType:
 
 def schemes(module: ModuleType) -> tuple[str, ...]:
     return getattr(module, "SCHEMES", (module.__name__.rpartition(".")[2],))
+
+
+def identity(url: StoreURL) -> str:
+    """The same for all URLs of one collection, and without passwords: it may be shown, and kept."""
+    module = find(url.scheme)
+    place = re.sub(r"^//[^/@]*@", "//", url.location)
+    told = [f"{name}={url.options[name]}" for name in getattr(module, "IDENTITY", ()) if name in url.options]
+    return f"{url.scheme}:{place}" + ("?" + "&".join(told) if told else "")
 
 
 def connect(url: str, schema: Schema | None = None) -> Store:
