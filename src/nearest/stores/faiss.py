@@ -1,0 +1,816 @@
+"""FAISS made a database: its indexes in this process, on a folder, beside records in SQLite.
+
+    faiss:./dir
+    faiss:./dir?index=IVF1024,SQ8      any of FAISS's factory strings, instead of what IndexParams says
+    faiss:./dir?gpu=false              do not use the GPU, which is used where faiss-gpu is installed
+
+A folder holds one collection: `records.sqlite` (ids, payloads, and the slot of each record; see `_sqlite`), a file of
+float32 vectors a field, in order of slots, and an index a field. The first two are the truth, on disk when a write
+returns; an index is derived, and is left aside and built again where it is missing, damaged or of another generation.
+
+`optimize` builds indexes. What came since is searched exactly beside them, and so is everything until it is worth an
+index (5,000 vectors, or as many as its training needs). What an index finds is compared again by the full vectors.
+FAISS searches without the condition and the dead; from the nearest so found the ones that satisfy it are taken, and
+where those are too few, or where few satisfy it at all, these are compared exactly. Hence a condition costs no recall.
+
+IndexParams: none is HNSW{m}, scalar HNSW{m},SQ8, product IVF_HNSW{m},PQ of dim / 4 bytes, binary IVF_HNSW{m},RaBitQ
+(Gao and Long, 2024). Of an IVF index as many lists are probed as hold ef * m vectors, which is what HNSW would compare.
+The GPU holds what faiss-gpu can hold (flat and IVF, no HNSW); this path has not run in this project's tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nearest.contract import (
+    Capabilities,
+    Dense,
+    Float32,
+    Fused,
+    Gap,
+    Hit,
+    Page,
+    Query,
+    Record,
+    Schema,
+    Store,
+    StoreURL,
+    VectorSpec,
+    check_schema,
+    fused_search,
+)
+from nearest.errors import (
+    CollectionDamaged,
+    CollectionLocked,
+    DiskFull,
+    InvalidInput,
+    MissingDependency,
+    NearestError,
+    NotACollection,
+    ReadOnly,
+    SchemaMismatch,
+    StorageError,
+    UnsupportedError,
+)
+from nearest.filters import ORDER_OPS, Filter
+from nearest.stores import _folder
+from nearest.stores._sqlite import Mask, Records, Slots
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from filelock import FileLock
+
+REQUIRES = {"faiss-cpu": ">=1.12,<2"}
+KNOWN_GAPS: tuple[Gap, ...] = ()
+EMBEDDED = True
+
+Scores = NDArray[np.float32]
+
+_RECORDS = "records.sqlite"
+_OWN_FILE = re.compile(r"(vectors|index)-\d+-\d+\.(f32|faiss|tmp)|records\.sqlite(-wal|-shm|-journal)?|\.lock")
+_FORMAT = 1
+_INDEX_FROM = 5_000  # vectors; fewer are searched exactly in less than a millisecond
+_POINTS_PER_CENTROID = 39  # what FAISS asks for in training
+_RETRAIN = 4  # an index that was trained on a quarter of the vectors is made anew
+_DEAD_SHARE = 0.2  # of the slots; then `optimize` removes them
+_BLOCK = 16_384  # vectors that are read, compared or indexed at once
+_GROW_BLOCK = 512  # vectors added to an index in use, while no search runs
+_SLACK = 16  # candidates beyond k, for what float32 and ties may exchange
+_MARGIN = 1.5  # candidates beyond the expected, where a condition takes its share of them
+_EXACT_ROWS = 2_000  # comparing so few is faster than any index
+_EXACT_ROWS_A_CANDIDATE = 8  # as many exact comparisons cost what one candidate of an index costs
+_NO_PLACE = ("IDMap", "Refine", "RFlat", "NSG", "NNDescent")
+
+
+class FaissStore(Store):
+    capabilities = Capabilities(
+        features=frozenset(
+            {
+                "dense", "named_vectors", "cosine", "dot", "l2", "hnsw", "scalar", "product", "binary",
+                "payload_index", "durable", "exact",
+            }
+        ),
+        filters=frozenset({"$eq", "$in", *ORDER_OPS, "$exists", "$contains"}),
+    )  # fmt: skip
+
+    def __init__(
+        self, folder: Path, schema: Schema, factory: str | None, lock: FileLock, faiss: ModuleType, gpu: bool
+    ) -> None:
+        self.schema = schema
+        self._folder = folder
+        self._lock = lock
+        self._closed = False
+        self._writing = threading.RLock()  # one writer at a time
+        self._fields = {
+            name: _Field(folder, number, spec, schema, factory, faiss, gpu)
+            for number, (name, spec) in enumerate(schema.vectors.items())
+        }
+        self._records = Records(folder / _RECORDS, schema.fields, self._map)
+        self._map()
+        self._tidy()
+        for field in self._fields.values():
+            field.load(self._records.noted(field.note), self._records)
+
+    # --- opening ---
+
+    @classmethod
+    def open(cls, folder: Path, schema: Schema | None, factory: str | None, gpu: bool) -> FaissStore:
+        faiss = _client()
+        if schema is not None:
+            check_schema(schema, cls.capabilities)
+            _check_factory(faiss, schema, factory)
+        if folder.exists() and not folder.is_dir():
+            raise NotACollection(f"{folder} is a file; give a folder")
+        with _errors(folder):
+            exists = (folder / _RECORDS).is_file()
+            strangers = folder.exists() and any(not _OWN_FILE.fullmatch(path.name) for path in folder.iterdir())
+            if not exists and strangers:
+                raise NotACollection(f"{folder} is not a collection of nearest and not empty; give another folder")
+            if not exists and schema is None:
+                raise NotACollection(f"{folder} holds no collection; to make one, give a schema")
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = _folder.lock(folder)
+        try:
+            with _errors(folder):
+                facts = Records.facts(folder / _RECORDS) if exists else None
+                if facts is None:
+                    if schema is None:
+                        raise NotACollection(f"{folder} holds no collection; to make one, give a schema")
+                    facts = {"format": _FORMAT, "schema": schema.to_json(), "index": factory}
+                    for number in range(len(schema.vectors)):
+                        _vectors_file(folder, number, 0).write_bytes(b"")
+                    Records.create(folder / _RECORDS, facts)
+                    _sync_folder(folder)
+                found = _schema_of(folder, facts)
+                _folder.check_same(folder, found, schema)
+                if factory is not None and factory != facts["index"]:
+                    raise SchemaMismatch(f"{folder} was made with index={facts['index'] or ''}, not {factory}")
+                return cls(folder, found, facts["index"], lock, faiss, gpu)
+        except BaseException:
+            lock.release()
+            raise
+
+    def close(self) -> None:
+        with self._writing:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                with _errors(self._folder):
+                    self._records.close()
+                    for field in self._fields.values():
+                        field.drop()
+            finally:
+                self._lock.release()
+
+    def _map(self) -> None:
+        for field in self._fields.values():
+            field.map(self._records.slots, self._records.generation)
+
+    def _tidy(self) -> None:
+        """Remove what a crash left: vectors and indexes that the records do not name."""
+        named = {field.path.name for field in self._fields.values()}
+        named |= {(self._records.noted(field.note) or {}).get("file") for field in self._fields.values()}
+        for path in self._folder.iterdir():
+            if path.suffix in (".f32", ".faiss", ".tmp") and path.name not in named:
+                path.unlink()
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Records]:
+        with _errors(self._folder), self._records.gate.shared():
+            yield self._opened
+
+    @property
+    def _opened(self) -> Records:
+        if self._closed:
+            raise StorageError(f"the collection at {self._folder} was closed; open it again")
+        return self._records
+
+    # --- writing ---
+
+    def _upsert(self, records: list[Record]) -> None:
+        with _errors(self._folder), self._writing:
+            data = self._opened
+            # Vectors first: a slot that no record names is written over.
+            for name, field in self._fields.items():
+                field.write(data.slots, np.stack([record.vectors[name] for record in records]))
+            data.put(records)
+            if data.slots - data.count > max(data.count, _INDEX_FROM):
+                self._compact()
+
+    def _delete(self, ids: list[str]) -> None:
+        with _errors(self._folder), self._writing:
+            data = self._opened
+            slots = list(data.find(ids).values())
+            if slots:
+                data.remove(slots)
+
+    def _delete_where(self, where: Filter) -> None:
+        with _errors(self._folder), self._writing:
+            data = self._opened
+            slots = np.flatnonzero(data.matching(where)).tolist()
+            if slots:
+                data.remove(slots)
+
+    def optimize(self) -> None:
+        """Remove dead slots where they are many, and build, train or extend the indexes that are due.
+
+        Searches go on meanwhile, writes wait. A new index is in memory beside the one that it replaces.
+        Raises DiskFull if there is no room for it; nothing that was written is lost then.
+        """
+        with _errors(self._folder), self._writing:
+            data = self._opened
+            if data.slots - data.count > _DEAD_SHARE * data.slots:
+                self._compact()
+            for field in self._fields.values():
+                if field.grow(data):
+                    data.note(field.note, field.save(data.generation))
+            self._tidy()
+
+    def _compact(self) -> None:
+        data = self._records
+        kept = data.living
+        for field in self._fields.values():
+            field.rewrite(kept, data.generation + 1)
+        data.compact(kept)
+        self._tidy()
+
+    # --- reading ---
+
+    def _get(self, ids: list[str], with_vectors: bool) -> list[Record]:
+        with self._reading() as data:
+            slots = data.find(ids)
+            rows = data.rows(list(slots.values()))
+            return [self._record(slot, rows, with_vectors) for slot in slots.values()]
+
+    def _count(self, where: Filter | None) -> int:
+        with self._reading() as data:
+            return data.count if where is None else int(np.count_nonzero(data.matching(where)))
+
+    def _scan(self, cursor: str | None, limit: int, where: Filter | None, with_vectors: bool) -> Page:
+        with self._reading() as data:
+            slots, more = data.page(cursor, limit, data.matching(where))
+            rows = data.rows(slots)
+            records = [self._record(slot, rows, with_vectors) for slot in slots]
+            return Page(records, records[-1].id if more else None)
+
+    def _record(self, slot: int, rows: Mapping[int, tuple[str, dict[str, Any]]], with_vectors: bool) -> Record:
+        record_id, payload = rows[slot]
+        return Record(record_id, self._vectors(slot) if with_vectors else {}, payload)
+
+    def _vectors(self, slot: int) -> dict[str, Float32]:
+        return {name: np.array(field.vectors[slot]) for name, field in self._fields.items()}
+
+    def _search_many(self, queries: list[Query]) -> list[list[Hit]]:
+        answers: list[list[Hit]] = [[] for _ in queries]
+        alike: dict[tuple[Any, ...], list[int]] = {}
+        for i, query in enumerate(queries):
+            if isinstance(query.find, Fused):
+                answers[i] = fused_search(self, [query])[0]
+            else:
+                assert isinstance(query.find, Dense)
+                alike.setdefault((query.find.using, query.k, query.ef, query.exact, repr(query.where)), []).append(i)
+        with self._reading() as data:
+            for together in alike.values():  # FAISS compares several vectors at once on all cores
+                for i, hits in zip(together, self._search_alike([queries[i] for i in together], data), strict=True):
+                    answers[i] = hits
+        return answers
+
+    def _search_alike(self, queries: Sequence[Query], data: Records) -> Iterator[list[Hit]]:
+        """For queries that differ in their vectors alone, and in what is shown."""
+        vectors = [query.find.vector for query in queries if isinstance(query.find, Dense)]
+        first = queries[0]
+        assert isinstance(first.find, Dense)
+        field = self._fields[first.find.using]
+        search = _Search(field, data, data.matching(first.where), first.k, first.ef, first.exact)
+        for query, (slots, scores) in zip(queries, search.run(np.stack(vectors)), strict=True):
+            rows = data.rows(slots, payloads=query.with_payload)
+            hits = [
+                Hit(rows[slot][0], self._vectors(slot) if query.with_vectors else {}, rows[slot][1], score)
+                for slot, score in zip(slots, scores, strict=True)
+            ]
+            hits.sort(key=lambda hit: (-hit.score, hit.id))
+            yield hits[: query.k]
+
+    def stats(self) -> dict[str, Any]:
+        with self._reading() as data:
+            told = {name: field.told(data) for name, field in self._fields.items()}
+            words = [f"{name}: {each}" if len(told) > 1 else each for name, each in told.items()]
+            return {
+                "disk_bytes": sum(path.stat().st_size for path in self._folder.iterdir()),
+                "memory_bytes": sum(field.memory for field in self._fields.values()),
+                "index": "; ".join(words),
+                "indexed": sum(field.covered for field in self._fields.values()),
+            }
+
+
+STORE = FaissStore
+
+
+def connect(url: StoreURL, schema: Schema | None) -> FaissStore:
+    """`faiss:FOLDER?index=FACTORY&gpu=false`. With a schema a new or empty folder becomes a collection."""
+    if not url.location:
+        raise InvalidInput("faiss: needs a folder, such as faiss:./dir")
+    unknown = sorted(set(url.options) - {"index", "gpu"})
+    if unknown:
+        raise InvalidInput(f"faiss: has no option {unknown[0]!r}; known are index and gpu")
+    gpu = url.options.get("gpu", "true")
+    if gpu not in ("true", "false"):
+        raise InvalidInput(f"faiss: gpu is true or false, got {gpu!r}")
+    return FaissStore.open(Path(url.location), schema, url.options.get("index"), gpu == "true")
+
+
+# --- one vector field ------------------------------------------------------------------------------
+
+
+class _Field:
+    """The vectors of one field, by slot, and their index.
+
+    vectors: float32, (slots, d), mapped from the file. covered: the index holds the slots below.
+    """
+
+    def __init__(
+        self, folder: Path, number: int, spec: VectorSpec, schema: Schema, factory: str | None, faiss: Any, gpu: bool
+    ) -> None:
+        self.spec = spec
+        self.params = schema.index
+        self.note = f"index {number}"
+        self.path = folder
+        self.vectors: Float32 = np.empty((0, spec.dim), np.float32)
+        self.index: Any = None
+        self.covered = self.memory = self._trained = 0
+        # An index that keeps full vectors ranks by them already.
+        self.lossy = not re.fullmatch(r"(.*,)?(Flat|HNSW\d+)", factory or _factory(schema, spec, 1))
+        self._folder = folder
+        self._number = number
+        self._schema = schema
+        self._given = factory
+        self._faiss = faiss
+        self._gpu = _Gpu(faiss) if gpu and _has_gpu(faiss) else None
+        self._searched: Any = None  # the index, or its copy on the GPU
+
+    # --- vectors ---
+
+    def map(self, slots: int, generation: int) -> None:
+        path = _vectors_file(self._folder, self._number, generation)
+        if path != self.path:
+            self.drop()
+            self.path = path
+        size = path.stat().st_size if path.exists() else 0
+        if size < slots * self.spec.dim * 4:
+            raise CollectionDamaged(f"{path} ends early, after {size} bytes; restore the folder from a backup")
+        if slots:
+            mapped = np.memmap(path, np.float32, "r", shape=(slots, self.spec.dim))
+            self.vectors = np.asarray(mapped).view(np.ndarray)
+        else:
+            self.vectors = np.empty((0, self.spec.dim), np.float32)
+
+    def write(self, slot: int, vectors: Float32) -> None:
+        """From a slot on; on disk when it returns."""
+        with self.path.open("r+b") as file:
+            file.seek(slot * self.spec.dim * 4)
+            _write_through(file, [vectors])
+
+    def rewrite(self, kept: Slots, generation: int) -> None:
+        """These slots alone, in the file of another generation."""
+        with _vectors_file(self._folder, self._number, generation).open("wb") as file:
+            _write_through(file, (self.vectors[part] for part in _blocks(kept)))
+        _sync_folder(self._folder)
+
+    # --- the index ---
+
+    def drop(self) -> None:
+        self.index = self._searched = None
+        self.covered = self.memory = self._trained = 0
+
+    def told(self, data: Records) -> str:
+        factory = self._factory(max(data.slots, 1))
+        if factory == "Flat":
+            return "none: searches are exact"
+        state = f"{factory}: {self.covered} of {data.slots} vectors"
+        if self.covered == data.slots:
+            return state
+        enough = _needed(factory)
+        why = f"from {enough} on optimize() builds it" if data.slots < enough else "optimize() takes in what is due"
+        return f"{state}, the others are searched exactly; {why}"
+
+    def _factory(self, size: int) -> str:
+        return self._given or _factory(self._schema, self.spec, size)
+
+    def grow(self, data: Records) -> bool:
+        """Whether the index is another than before: built, trained anew or extended."""
+        size = data.slots
+        factory = self._factory(size)
+        due = size - self.covered >= _INDEX_FROM and size >= _needed(factory)
+        if factory == "Flat" or not due:
+            return False
+        if self.index is None or (self._trained and size > _RETRAIN * self._trained):
+            index = _make(self._faiss, factory, self.spec, self.params.ef_construct)
+            trained = 0
+            if not index.is_trained:
+                index.train(self._sample(data.living, index))
+                trained = size
+            for part in _blocks(np.arange(size)):
+                index.add(self.vectors[part[0] : part[-1] + 1])
+            with data.gate.exclusive():
+                self._use(index, size, trained)
+            return True
+        try:
+            for start in range(self.covered, size, _GROW_BLOCK):
+                with data.gate.exclusive():
+                    self.index.add(self.vectors[start : start + _GROW_BLOCK])
+                    self.covered = min(start + _GROW_BLOCK, size)
+            with data.gate.exclusive():
+                self._use(self.index, size, self._trained)
+        except BaseException:
+            with data.gate.exclusive():
+                self.drop()  # what it holds is not certain; searches are exact until it is built again
+            raise
+        return True
+
+    def _sample(self, living: Slots, index: Any) -> Float32:
+        lists = index.nlist if hasattr(index, "nlist") else 0
+        count = max(64 * lists, 65_536)  # FAISS takes no more than 256 a centroid, of which a PQ has 256
+        if len(living) > count:
+            living = np.sort(np.random.default_rng(0).choice(living, count, replace=False))
+        return self.vectors[living]
+
+    def _use(self, index: Any, covered: int, trained: int) -> None:
+        self.index, self.covered, self._trained = index, covered, trained
+        self._searched = self._gpu.copy(index) if self._gpu else index
+
+    def save(self, generation: int) -> dict[str, Any]:
+        """Write the index; what it is noted as."""
+        path = self._folder / f"index-{self._number}-{generation}.faiss"
+        part = path.with_suffix(".tmp")
+        flags = self._faiss.IO_FLAG_SKIP_STORAGE if self._vectors_apart(self.index) else 0
+        with part.open("wb") as file:
+            sink = _Sink(file)
+            self._faiss.write_index(self.index, self._faiss.PyCallbackIOWriter(sink, 2**20), flags)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        _sync_folder(self._folder)
+        self._weigh(path)
+        return {
+            "file": path.name, "generation": generation, "covered": self.covered, "trained": self._trained,
+            "crc32": sink.crc32,
+        }  # fmt: skip
+
+    def load(self, noted: Mapping[str, Any] | None, data: Records) -> None:
+        """The saved index, if it is whole and fits; else there is none, and searches are exact."""
+        if noted is None or noted["generation"] != data.generation or noted["covered"] > data.slots:
+            return
+        path = self._folder / noted["file"]
+        if not path.is_file() or _crc32(path) != noted["crc32"]:
+            return
+        try:
+            index = self._faiss.read_index(str(path))
+        except RuntimeError:  # of another version of FAISS
+            return
+        if self._vectors_apart(index):
+            storage = self._faiss.IndexFlat(self.spec.dim, index.metric_type)
+            for part in _blocks(np.arange(noted["covered"])):
+                storage.add(self.vectors[part[0] : part[-1] + 1])
+            index.storage = storage
+            storage.this.disown()
+            index.own_fields = True
+        if index.ntotal != noted["covered"] or index.d != self.spec.dim:
+            return
+        self._use(index, noted["covered"], noted["trained"])
+        self._weigh(path)
+
+    def _vectors_apart(self, index: Any) -> bool:
+        """A graph over full vectors, which are in a file of ours already."""
+        return type(index) is self._faiss.IndexHNSWFlat
+
+    def _weigh(self, path: Path) -> None:
+        self.memory = path.stat().st_size
+        if self._vectors_apart(self.index):
+            self.memory += self.covered * self.spec.dim * 4
+
+    # --- searching ---
+
+    def approximate(self, queries: Float32, depth: int, ef: int) -> tuple[Scores, Slots]:
+        """Of the index: scores as the contract says, though not exact, and slots; (q, depth), -1 for none."""
+        params = _search_params(self._faiss, self.index, max(ef, depth), self.params.m)
+        with self._gpu.turn if self._gpu and self._searched is not self.index else contextlib.nullcontext():
+            distances, slots = self._searched.search(queries, depth, params=params)
+        match self.spec.metric:
+            case "cosine":  # of unit vectors, by their distance
+                scores = np.clip(1 - distances / 2, -1, 1)
+            case "l2":
+                scores = -np.sqrt(np.maximum(distances, 0))
+            case _:
+                scores = distances
+        return scores, slots
+
+    def nearest(self, queries: Float32, slots: Slots, depth: int) -> Slots:
+        """Of some slots the nearest, by float32; (q, depth)."""
+        metric = self._faiss.METRIC_L2 if self.spec.metric == "l2" else self._faiss.METRIC_INNER_PRODUCT
+        best = np.empty((len(queries), 0), np.float32)
+        found = np.empty((len(queries), 0), np.int64)
+        for part in _blocks(slots):
+            dense = part[-1] - part[0] + 1 == len(part)
+            vectors = self.vectors[part[0] : part[-1] + 1] if dense else self.vectors[part]
+            distances, places = self._faiss.knn(queries, vectors, min(depth, len(part)), metric)
+            best = np.hstack([best, distances if metric == self._faiss.METRIC_L2 else -distances])
+            found = np.hstack([found, part[places]])
+            if best.shape[1] > depth:
+                keep = np.argpartition(best, depth - 1, axis=1)[:, :depth]
+                best, found = np.take_along_axis(best, keep, 1), np.take_along_axis(found, keep, 1)
+        return found
+
+    def scores(self, query: Float32, slots: Slots) -> Scores:
+        """The contract's, (n,). In float64, so that equal vectors score equal wherever they lie, told in float32."""
+        vectors, wanted = self.vectors[slots].astype(np.float64), query.astype(np.float64)
+        if self.spec.metric == "l2":
+            gaps = vectors - wanted
+            exact = -np.sqrt(np.einsum("nd,nd->n", gaps, gaps))
+        else:
+            exact = np.einsum("nd,d->n", vectors, wanted)
+            if self.spec.metric == "cosine":
+                exact = np.clip(exact, -1, 1)
+        told: Scores = exact.astype(np.float32) + np.float32(0)  # no -0
+        return told
+
+
+class _Search:
+    """How to find the k best of a mask's slots: by the index where that is faster, and exactly."""
+
+    def __init__(self, field: _Field, data: Records, mask: Mask, k: int, ef: int | None, exact: bool) -> None:
+        params = field.params
+        self._field = field
+        self._mask = mask
+        self._k = k
+        self._all = np.count_nonzero(mask) == len(mask)
+        self._ef = ef or params.ef
+        self._rescored = params.rescore or not field.lossy
+        covered = 0 if exact else field.covered
+        inside = covered if self._all else int(np.count_nonzero(mask[:covered]))
+        wanted = math.ceil(k * (params.oversampling if field.lossy and self._rescored else 1)) + _SLACK
+        self._wanted = wanted
+        self._depth = wanted
+        if inside < covered:
+            self._depth = math.ceil(_MARGIN * wanted * covered / max(inside, 1))
+        if inside <= max(_EXACT_ROWS, _EXACT_ROWS_A_CANDIDATE * self._depth):
+            covered = inside = 0
+        self._inside = inside
+        self._rest = np.flatnonzero(mask[covered:]) + covered
+
+    def run(self, queries: Float32) -> Iterator[tuple[list[int], list[float]]]:
+        """A query: slots and scores, at least the k best and all that tie with the last of them, in any order."""
+        if not self._inside:
+            yield from (self._exact(query, near) for query, near in zip(queries, self._near(queries), strict=True))
+            return
+        rough, found = self._field.approximate(queries, self._depth, self._ef)
+        rest = self._near(queries)
+        for query, scores, slots, beside in zip(queries, rough, found, rest, strict=True):
+            good = slots >= 0
+            if not self._all:
+                good &= self._mask[slots]
+            scores, slots = scores[good], slots[good]
+            if len(slots) < min(self._k, self._inside):
+                # The neighbourhood holds too few that satisfy the condition.
+                every = np.flatnonzero(self._mask)
+                yield self._exact(query, self._field.nearest(query[None], every, self._k + _SLACK)[0], every)
+                continue
+            slots, scores = slots[: self._wanted], scores[: self._wanted]
+            if self._rescored:
+                scores = self._field.scores(query, slots)
+            if len(beside):
+                slots = np.concatenate([slots, beside])
+                scores = np.concatenate([scores, self._field.scores(query, beside)])
+            yield _best(slots, scores, self._k)
+
+    def _near(self, queries: Float32) -> Slots:
+        if not len(self._rest):
+            return np.empty((len(queries), 0), np.int64)
+        return self._field.nearest(queries, self._rest, self._k + _SLACK)
+
+    def _exact(self, query: Float32, near: Slots, among: Slots | None = None) -> tuple[list[int], list[float]]:
+        """Of the nearest by float32; more of them while what was cut off may tie with the k-th."""
+        among = self._rest if among is None else among
+        while True:
+            scores = self._field.scores(query, near)
+            if len(near) == len(among):
+                break
+            ranked = np.sort(scores)
+            if ranked[0] < ranked[-self._k] - 2e-6 * np.abs(ranked).max():
+                break
+            near = self._field.nearest(query[None], among, min(8 * len(near), len(among)))[0]
+        return _best(near, scores, self._k)
+
+
+def _best(slots: Slots, scores: Scores, k: int) -> tuple[list[int], list[float]]:
+    if len(scores) > k:
+        enough = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
+        slots, scores = slots[enough], scores[enough]
+    return slots.tolist(), scores.tolist()
+
+
+# --- indexes ---------------------------------------------------------------------------------------
+
+
+def _factory(schema: Schema, spec: VectorSpec, size: int) -> str:
+    """The factory string of IndexParams, for a collection of this size."""
+    m = schema.index.m
+    # The rule of FAISS's guidelines, with points enough to train each list's centroid.
+    lists = max(1, min(round(4 * math.sqrt(size)), size // _POINTS_PER_CENTROID))
+    match schema.index.quantization:
+        case "none":
+            return f"HNSW{m}"
+        case "scalar":
+            return f"HNSW{m},SQ8"
+        case "product":
+            parts = next(n for n in range(max(1, spec.dim // 4), 0, -1) if spec.dim % n == 0)
+            return f"IVF{lists}_HNSW{m},PQ{parts}"
+        case "binary":
+            return f"IVF{lists}_HNSW{m},RaBitQ"
+
+
+def _needed(factory: str) -> int:
+    """Vectors that an index's training needs."""
+    centroids = [int(lists) for lists in re.findall(r"IVF(\d+)", factory)] + [256] * ("PQ" in factory)
+    return max([_POINTS_PER_CENTROID * count for count in centroids], default=0)
+
+
+def _metric(faiss: Any, spec: VectorSpec) -> int:
+    """Cosines by distances: of unit vectors the order is the same, and FAISS's quantizers are made for those."""
+    metric: int = faiss.METRIC_INNER_PRODUCT if spec.metric == "dot" else faiss.METRIC_L2
+    return metric
+
+
+def _make(faiss: Any, factory: str, spec: VectorSpec, ef_construct: int) -> Any:
+    index = faiss.index_factory(spec.dim, factory, _metric(faiss, spec))
+    for part in _parts(faiss, index):
+        if isinstance(part, faiss.IndexHNSW):
+            part.hnsw.efConstruction = ef_construct
+    return index
+
+
+def _parts(faiss: Any, index: Any) -> Iterator[Any]:
+    """An index and what it is made of."""
+    index = faiss.downcast_index(index)
+    yield index
+    if isinstance(index, faiss.IndexPreTransform):
+        yield from _parts(faiss, index.index)
+    if isinstance(index, faiss.IndexIVF):
+        yield from _parts(faiss, index.quantizer)
+
+
+def _search_params(faiss: Any, index: Any, ef: int, m: int) -> Any:
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return faiss.SearchParametersPreTransform(index_params=_search_params(faiss, index.index, ef, m))
+    if isinstance(index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(efSearch=ef)
+    if isinstance(index, faiss.IndexIVF):
+        probes = math.ceil(ef * m * index.nlist / max(index.ntotal, 1))
+        return faiss.SearchParametersIVF(nprobe=min(max(probes, 8), index.nlist))
+    return None
+
+
+def _check_factory(faiss: Any, schema: Schema, factory: str | None) -> None:
+    """Raises for a factory string that FAISS does not know or that has no place here."""
+    if factory is not None:
+        if schema.index.quantization != "none" or schema.index.m != type(schema.index)().m:
+            raise InvalidInput(f"index={factory} says m and the quantization already; leave them out of `index`")
+        if any(part in factory for part in _NO_PLACE):
+            raise UnsupportedError(
+                f"index={factory}: ids, full vectors to rescore by and incremental adding are this store's own; leave "
+                f"{', '.join(_NO_PLACE)} out"
+            )
+    for name, spec in schema.vectors.items():
+        string = factory or _factory(schema, spec, 1)
+        try:
+            index = _make(faiss, string, spec, schema.index.ef_construct)
+        except RuntimeError as error:
+            why = str(error).rpartition("Error: ")[2] or str(error)
+            raise InvalidInput(f"index={string}: FAISS cannot make it for vector {name!r} ({why})") from None
+        if index.metric_type != _metric(faiss, spec):
+            raise UnsupportedError(
+                f"index={string}: FAISS has it for distances alone, vector {name!r} is {spec.metric}"
+            )
+
+
+def _has_gpu(faiss: Any) -> bool:
+    return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
+
+
+class _Gpu:
+    """Copies of indexes on the first GPU. turn: one search at a time, as FAISS asks for."""
+
+    def __init__(self, faiss: Any) -> None:
+        self.turn = threading.Lock()
+        self._faiss = faiss
+        self._resources = faiss.StandardGpuResources()
+
+    def copy(self, index: Any) -> Any:
+        try:
+            return self._faiss.index_cpu_to_gpu(self._resources, 0, index)
+        except RuntimeError:  # this type has no form there, or the memory is too small
+            return index
+
+
+# --- files and errors ------------------------------------------------------------------------------
+
+
+def _client() -> ModuleType:
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingDependency("the FAISS store needs faiss-cpu; run: pip install 'nearest[faiss]'") from error
+    return faiss
+
+
+def _schema_of(folder: Path, facts: Mapping[str, Any]) -> Schema:
+    if facts.get("format") != _FORMAT:
+        raise CollectionDamaged(f"{folder} has the format {facts.get('format')}, this version reads {_FORMAT}")
+    try:
+        return Schema.from_json(facts["schema"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CollectionDamaged(f"the schema in {folder} cannot be read ({error}); restore it from a backup") from None
+
+
+def _vectors_file(folder: Path, number: int, generation: int) -> Path:
+    return folder / f"vectors-{number}-{generation}.f32"
+
+
+class _Sink:
+    """Where FAISS writes an index: a file, and its checksum."""
+
+    def __init__(self, file: Any) -> None:
+        self.crc32 = 0
+        self._file = file
+
+    def __call__(self, data: bytes) -> None:
+        self._file.write(data)
+        self.crc32 = zlib.crc32(data, self.crc32)
+
+
+def _crc32(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while data := file.read(2**20):
+            value = zlib.crc32(data, value)
+    return value
+
+
+def _write_through(file: Any, blocks: Any) -> None:
+    for block in blocks:
+        file.write(np.ascontiguousarray(block).data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames and new files last; a system that has no such call (Windows) does it by itself."""
+    if hasattr(os, "O_DIRECTORY"):
+        number = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def _blocks(slots: Slots) -> Iterator[Slots]:
+    for start in range(0, len(slots), _BLOCK):
+        yield slots[start : start + _BLOCK]
+
+
+@contextlib.contextmanager
+def _errors(folder: Path) -> Iterator[None]:
+    """What SQLite, FAISS and the operating system say, as ours."""
+    try:
+        yield
+    except NearestError:
+        raise
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        _folder.raise_disk_error(error, folder)
+        if code == sqlite3.SQLITE_FULL:
+            raise DiskFull(f"{folder}: the disk is full; free some space and run it again ({error})") from error
+        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+            raise ReadOnly(f"{folder} cannot be written ({error}); check its permissions") from error
+        if code == sqlite3.SQLITE_BUSY:
+            raise CollectionLocked(f"{folder} is open in another program; close it there and try again") from error
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise CollectionDamaged(f"{folder / _RECORDS} is damaged ({error}); restore it from a backup") from error
+        raise StorageError(f"{folder}: SQLite refused: {error}") from error
+    except (OSError, RuntimeError) as error:
+        _folder.raise_disk_error(error, folder)
+        raise StorageError(f"{folder}: {error}") from error
