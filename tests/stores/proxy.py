@@ -24,7 +24,7 @@ from typing import Any, Literal, Self
 Direction = Literal["connect", "up", "down"]
 
 
-@dataclass
+@dataclass(eq=False)
 class Fault:
     """reset: RST to both sides. cut: orderly closed, in the middle. stall: nothing goes on in that direction, until
     `lift` resets the connection. delay: goes on after `seconds`. after: bytes that pass in that direction first.

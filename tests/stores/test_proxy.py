@@ -205,6 +205,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST
 
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            super().handle()
+
     def log_message(self, format: str, *args: object) -> None:
         pass
 
