@@ -162,6 +162,13 @@ class Namespace:
     records: Records = field(default_factory=dict)  # the state at LSN `indexed`
     pending: list[Callable[[Records], None]] = field(default_factory=list)
     indexed: int = 0
+    _rows: np.ndarray[Any, np.dtype[np.float32]] | None = None  # of `records`, until the next change
+
+    @property
+    def rows(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        if self._rows is None:
+            self._rows = np.stack([stored.values for stored in self.records.values()])
+        return self._rows
 
     @property
     def committed(self) -> int:
@@ -176,6 +183,7 @@ class Namespace:
     def advance(self) -> None:
         if self.pending:
             self.pending.pop(0)(self.records)
+            self._rows = None
             self.indexed += 1
 
 
@@ -201,8 +209,7 @@ class PineconeDouble:
         self.requests: list[tuple[str, str]] = []
         self._faults: list[tuple[str, int, Refused]] = []
         self._lock = threading.RLock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
 
     def __enter__(self) -> Self:
@@ -437,18 +444,15 @@ class PineconeDouble:
         test = compiled(body["filter"]) if "filter" in body else None
         wanted = _checked_values(index, body["vector"], "query").astype(np.float64)
         space = index.namespaces.get(name, Namespace())
-        found = [(i, stored) for i, stored in space.records.items() if test is None or test(stored.metadata)]
-        scores = _scores(index.metric, np.stack([s.values for _, s in found]), wanted) if found else np.empty(0)
+        found = list(space.records.items())
+        chosen = [place for place, (_, stored) in enumerate(found) if test is None or test(stored.metadata)]
+        scores = _scores(index.metric, space.rows[chosen], wanted) if chosen else np.empty(0)
         best = np.argsort(scores if index.metric == "euclidean" else -scores, kind="stable")[:top]
-        matches = [
-            {
-                **_vector(
-                    found[i][0], found[i][1], body.get("includeValues", False), body.get("includeMetadata", False)
-                ),
-                "score": float(scores[i]),
-            }
-            for i in best.tolist()
-        ]
+        shown = body.get("includeValues", False), body.get("includeMetadata", False)
+        matches = []
+        for place in best.tolist():
+            record_id, stored = found[chosen[place]]
+            matches.append({**_vector(record_id, stored, *shown), "score": float(scores[place])})
         answer = {"matches": matches, "namespace": name, "usage": {"readUnits": 1}}
         size = len(json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode())
         if size > MAX_RESULT:
@@ -531,6 +535,11 @@ def _checked_tags(tags: Any) -> dict[str, str] | None:
     if len(tags) > 20 or any(len(k) > 80 or len(v) > 120 for k, v in tags.items()):
         raise Refused(400, "an index has up to 20 tags, of 80 and 120 characters")
     return dict(tags)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64  # connections that wait to be taken; with the default of 5 a burst is slow
 
 
 def _handler(double: PineconeDouble) -> type[BaseHTTPRequestHandler]:

@@ -77,7 +77,7 @@ from nearest.errors import (
     Throttled,
     TimedOut,
 )
-from nearest.filters import And, Comparison, Filter, Loose, Not, Or, Scalar
+from nearest.filters import And, Comparison, Filter, Loose, Not, Or
 
 if TYPE_CHECKING:
     from pinecone import Index, Pinecone
@@ -110,6 +110,7 @@ _EXACT = 2**53  # float64, which metadata is kept in, holds integers exactly up 
 _LONG = 64  # characters; longer strings are compared by their digests
 
 Metadata = dict[str, Any]
+Prepared = tuple[Record, Metadata, int]  # and the metadata's size as JSON, in bytes
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -156,10 +157,10 @@ class PineconeStore(Store):
         index = self._open
         requests = list(_requests([self._prepared(record) for record in records], self._spec.dim))
 
-        def send(request: list[tuple[Record, Metadata]]) -> NearestError | None:
+        def send(request: list[Prepared]) -> NearestError | None:
             vectors = [
                 {"id": _key(record.id), "values": record.vectors[self._name].tolist(), "metadata": metadata}
-                for record, metadata in request
+                for record, metadata, _ in request
             ]
             try:
                 with _errors(InvalidRecord):
@@ -173,7 +174,7 @@ class PineconeStore(Store):
             record.id: error
             for request, error in zip(requests, errors, strict=True)
             if error is not None
-            for record, _ in request
+            for record, _, _ in request
         }
         if len(failed) == len(records):
             raise next(iter(failed.values()))
@@ -181,20 +182,20 @@ class PineconeStore(Store):
             first = next(iter(failed.values()))
             raise BatchFailed(f"{len(failed)} of {len(records)} records were not written: {first}", failed)
 
-    def _prepared(self, record: Record) -> tuple[Record, Metadata]:
+    def _prepared(self, record: Record) -> Prepared:
         if not record.vectors[self._name].any():
             raise InvalidRecord(f"record {record.id!r}: vector {self._name!r} is zero, which Pinecone refuses")
         key = _key(record.id)
         metadata = {_JSON: _dumps(record.payload), **_FORMAT, **_derived(record.payload)}
         if key.startswith(_DIGEST):
             metadata[_OWN_ID] = record.id
-        size = _size(metadata)
+        size = len(_dumps(metadata).encode())
         if size > _MAX_METADATA:
             raise InvalidRecord(
                 f"record {record.id!r}: its payload needs {size} bytes of metadata, {len(metadata[_JSON].encode())} "
                 f"of them as text; Pinecone takes {_MAX_METADATA}: shorten it, or make smaller chunks"
             )
-        return record, metadata
+        return record, metadata, size
 
     def _wrote(self, response: Any) -> None:
         lsn = response.response_info.lsn_committed
@@ -552,20 +553,16 @@ def _dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _size(metadata: Metadata) -> int:
-    return len(_dumps(metadata).encode())
-
-
-def _requests(prepared: Iterable[tuple[Record, Metadata]], dim: int) -> Iterator[list[tuple[Record, Metadata]]]:
+def _requests(prepared: Iterable[Prepared], dim: int) -> Iterator[list[Prepared]]:
     """Parts of a batch that are within the limits of one request."""
-    part: list[tuple[Record, Metadata]] = []
+    part: list[Prepared] = []
     total = 0
-    for record, metadata in prepared:
-        size = _size(metadata) + _FLOAT * dim + _REST
+    for each in prepared:
+        size = each[2] + _FLOAT * dim + _REST
         if part and (total + size > _MAX_REQUEST or len(part) == _MAX_RECORDS):
             yield part
             part, total = [], 0
-        part.append((record, metadata))
+        part.append(each)
         total += size
     if part:
         yield part
@@ -653,7 +650,7 @@ def _support(node: Comparison) -> filters.Support:
     Order is exact while the bound is: what is stored may be rounded, but not across a number below 2^53.
     `$contains` asks for the element, or where it may be a part of a string, for any value at all.
     """
-    if node.path[0].startswith("$"):
+    if node.path[0].startswith("$") or any("." in part for part in node.path):
         return "none"
     if isinstance(node.value, tuple) and len(node.value) > _MAX_VALUES:
         return "none"
@@ -704,19 +701,19 @@ def _compared(node: Comparison, negated: bool) -> Metadata | bool:
     if node.op == "$exists" or (node.op == "$contains" and isinstance(node.value, str)):
         return {field: {"$exists": not negated}}
     if node.op in filters.ORDER_OPS:
-        bound, op = _bound(node.value), node.op
+        bound, op = _bound(node.value), str(node.op)
         greatest = op in ("$gt", "$gte")
         if isinstance(node.value, str):
             field += "last" if greatest else "first"
         else:
             field += "max" if greatest else "min"
         if abs(bound) >= _EXACT:
-            bound, op = float(bound), cast("filters.Op", _INCLUSIVE.get(op, op))
+            bound, op = float(bound), _INCLUSIVE.get(op, op)
         if not negated:
             return {field: {op: bound}}
         # Whether a negative operator matches a missing field, Pinecone does not say.
         return {"$or": [{field: {"$exists": False}}, {field: {_COMPLEMENT[op]: bound}}]}
-    values = node.value if isinstance(node.value, tuple) else (cast("Scalar", node.value),)
+    values = node.value if isinstance(node.value, tuple) else (node.value,)
     tokens = list(dict.fromkeys(_token(value) for value in values))
     if not tokens:
         return negated
