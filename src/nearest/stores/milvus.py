@@ -1,0 +1,1158 @@
+"""Milvus: a server or Zilliz Cloud (`milvus://host:19530/name`), or Milvus Lite in this process (`milvus:./file.db`).
+
+`milvus://[user:password@]host[:port]/[database/]collection`, or `milvus:PATH?collection=name` (`nearest` by default).
+Options, `?name=value`:
+    token, secure         an API key or `user:password`; `true` for TLS (also the default on port 443)
+    timeout               seconds that a call may take, 60
+    consistency           strong (default), session, bounded or eventually; the last two need `wait()` after a write
+    index                 hnsw, hnsw_sq, hnsw_pq, ivf_flat, ivf_sq8, ivf_pq, ivf_rabitq, scann, diskann, flat, autoindex;
+                          by default what the schema's quantization asks for: hnsw, hnsw_sq, hnsw_pq or ivf_rabitq
+    nlist, nprobe         of the IVF kinds and SCANN: cells, and cells that a search visits
+    subvectors            of the product quantizers; by default a quarter of the dimension (16x)
+    search_list           of DISKANN: candidates
+    partition_key         a payload field; records are laid out by its value, and `$eq` and `$in` on it read those alone
+    partitions, shards    how many of either
+    terms                 `array` or `text`: how filter terms are kept; by default what is fast there (see below)
+What changes the layout (all but the first three and nprobe and search_list) is kept when a collection is made, and may
+be left out when it is opened.
+
+How a record is kept. `id`: the primary key. `payload`: the whole payload as one JSON text, as Milvus' own JSON fields
+would alter numbers. `vector_0`, ...: the dense vectors in the schema's order. `text` and `text_sparse`: the words of
+the text field, stemmed here so that they are the same on every server, counted and scored by Milvus' BM25 function.
+`terms`: for every value in the payload one hash of its path and the value, and one of its path and type. They make
+equality exact on any field, declared or not, in lists too: a missing field, null and [] have no term, and `"5"`, `5`
+and `true` have different ones. A server finds them by an inverted index over an array; Milvus Lite reads arrays row by row
+in Python but matches text in native code, so there they are one text. `low_0`, `high_0`, ...: the least and
+greatest value of each declared integer, float and datetime field; an element of a list is above x when the greatest
+is. Order comparisons on other fields are only narrowed to records that hold a number (or a date) there.
+No field is nullable, so no condition depends on what a version of Milvus takes null for.
+
+The schema is a property of the collection, set in the call that creates it; indexes that a crash kept from being
+made are made by the next opening.
+
+Not offered: sparse vectors (Milvus leaves out inner products that are not positive), multi-vectors.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import re
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from nearest import filters
+from nearest.contract import (
+    Capabilities,
+    Dense,
+    Feature,
+    Fused,
+    Gap,
+    Hit,
+    Page,
+    Query,
+    Record,
+    Schema,
+    Store,
+    StoreURL,
+    Text,
+    check_record,
+    check_schema,
+    fused_search,
+)
+from nearest.errors import (
+    AccessDenied,
+    CollectionDamaged,
+    CollectionLocked,
+    ConnectionFailed,
+    InvalidInput,
+    InvalidRecord,
+    MissingDependency,
+    NearestError,
+    NotACollection,
+    SchemaMismatch,
+    StorageError,
+    Throttled,
+    TimedOut,
+    UnsupportedError,
+)
+from nearest.filters import And, Comparison, Filter, Loose, Not, Or, Support
+from nearest.stores._bm25 import K1, Analyzer, B
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient  # type: ignore[import-untyped]
+
+SCHEMES = ("milvus",)
+REQUIRES = {"pymilvus": ">=3.0,<4"}
+KNOWN_GAPS: tuple[Gap, ...] = ()
+EMBEDDED = False
+
+_MARK = "nearest"  # the collection property that holds the schema and the layout
+_MAX_TEXT = 65_535  # bytes, Milvus' limit of a VARCHAR
+_MAX_TERMS = 2_600  # of 24 characters and a space, within _MAX_TEXT; an array holds 4,096
+_MAX_ID = 2_048  # bytes of 512 characters
+_MAX_FIELDS = 64
+_SLICE_BYTES = 32 * 2**20  # a server takes messages of 64 MiB
+_SLICE_ROWS = 10_000
+_PAGE_BYTES = 16 * 2**20
+_PAGE_ROWS = 1_000
+_TIES = 2  # reciprocal ranks tie often, and Milvus cuts among equals as it likes
+_EXACT = 2**53  # up to here float64 holds every integer
+_INT64 = range(-(2**63), 2**63)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EVERYTHING, _NOTHING = 'id != ""', 'id == ""'
+_CONSISTENCY = {"strong": "Strong", "session": "Session", "bounded": "Bounded", "eventually": "Eventually"}
+_RETRY = {"retry_times": 0, "retry_on_rate_limit": False}  # a layer retries
+
+# The client and Milvus Lite log what they also raise; without a handler Python would print it.
+for _name in ("pymilvus", "milvus_lite"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
+
+
+# --- what a server can do --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """An index of Milvus. since: the server's version; lite: whether Milvus Lite has it."""
+
+    index_type: str
+    quantization: str = "none"
+    since: tuple[int, int] = (2, 5)
+    lite: bool = False
+    rescores: bool = True
+
+    @property
+    def hnsw(self) -> bool:
+        return self.index_type.startswith("HNSW")
+
+
+_KINDS = {
+    "hnsw": _Kind("HNSW", lite=True),
+    "hnsw_sq": _Kind("HNSW_SQ", "scalar"),
+    "hnsw_pq": _Kind("HNSW_PQ", "product"),
+    "ivf_flat": _Kind("IVF_FLAT", lite=True),
+    "ivf_sq8": _Kind("IVF_SQ8", "scalar", rescores=False),
+    "ivf_pq": _Kind("IVF_PQ", "product", rescores=False),
+    "ivf_rabitq": _Kind("IVF_RABITQ", "binary", since=(2, 6)),
+    "scann": _Kind("SCANN"),
+    "diskann": _Kind("DISKANN"),
+    "flat": _Kind("FLAT", lite=True),
+    "autoindex": _Kind("AUTOINDEX", lite=True),
+}
+_BY_QUANTIZATION = {"none": "hnsw", "scalar": "hnsw_sq", "product": "hnsw_pq", "binary": "ivf_rabitq"}
+
+_ALWAYS: frozenset[Feature] = frozenset(
+    {"dense", "named_vectors", "text", "native_fusion", "cosine", "dot", "l2", "durable"}
+)
+_FILTERS = frozenset({"$eq", "$in", "$exists"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """What answers: its version, and whether it is Milvus Lite or Zilliz Cloud (which choose their indexes)."""
+
+    version: tuple[int, int]
+    lite: bool = False
+    cloud: bool = False
+
+    @classmethod
+    def of(cls, told: str) -> _Server:
+        """From what it tells: `milvus_lite-3.2.2`, `v2.6.1`, `Zilliz Cloud ... (Compatible with Milvus 2.6)`."""
+        found = re.search(r"(\d+)\.(\d+)", told)
+        if found is None:
+            raise UnsupportedError(f"the server calls itself {told!r}, which names no version of Milvus")
+        version = (int(found[1]), int(found[2]))
+        lite, cloud = "lite" in told.lower(), "zilliz" in told.lower()
+        if not lite and version < (2, 5):
+            raise UnsupportedError(f"the server is {told}; Milvus 2.5 or newer is needed, for its BM25")
+        return cls(version, lite, cloud)
+
+    def has(self, kind: _Kind) -> bool:
+        if self.lite:
+            return kind.lite
+        return kind.index_type == "AUTOINDEX" if self.cloud else self.version >= kind.since
+
+    def features(self) -> frozenset[Feature]:
+        own: set[Feature] = set() if self.lite else {"payload_index"}
+        if self.has(_KINDS["hnsw"]):
+            own.add("hnsw")
+        own |= {cast("Feature", quantization) for quantization, name in _BY_QUANTIZATION.items()
+                if quantization != "none" and self.has(_KINDS[name])}  # fmt: skip
+        return _ALWAYS | own
+
+
+# --- a URL -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """Where, as whom, and how. shown: for messages, without the password."""
+
+    shown: str
+    path: Path | None
+    uri: str
+    token: str
+    database: str
+    collection: str
+    timeout: float
+    consistency: str
+    layout: dict[str, Any]
+    nprobe: int | None
+    search_list: int | None
+
+
+def _address(url: StoreURL) -> _Address:
+    options = dict(url.options)
+    known = {
+        "collection", "token", "secure", "timeout", "consistency", "index", "nlist", "nprobe", "subvectors",
+        "search_list", "partition_key", "partitions", "shards", "terms",
+    }  # fmt: skip
+    if unknown := sorted(options.keys() - known):
+        raise InvalidInput(f"milvus: has no option {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+
+    def choice(name: str, values: Iterable[str]) -> str | None:
+        value = options.get(name)
+        if value is not None and value not in values:
+            raise InvalidInput(f"milvus: {name} must be one of {', '.join(values)}, got {value!r}")
+        return value
+
+    def whole(name: str) -> int | None:
+        value = options.get(name)
+        if value is not None and not (value.isascii() and value.isdigit() and 0 < int(value) <= 65_536):
+            raise InvalidInput(f"milvus: {name} must be an integer from 1 to 65536, got {value!r}")
+        return None if value is None else int(value)
+
+    layout = {
+        "index": choice("index", _KINDS),
+        "nlist": whole("nlist"),
+        "subvectors": whole("subvectors"),
+        "partition_key": options.get("partition_key") or None,
+        "partitions": whole("partitions"),
+        "shards": whole("shards"),
+        "terms": choice("terms", ("array", "text")),
+    }
+    try:
+        timeout = float(options.get("timeout", "60"))
+    except ValueError:
+        timeout = math.nan
+    if not 0 < timeout <= 86_400:
+        raise InvalidInput(f"milvus: timeout must be seconds, got {options['timeout']!r}")
+    path, uri, token, database = None, "", options.get("token", ""), ""
+    if url.location.startswith("//"):
+        if "collection" in options:
+            raise InvalidInput("milvus: the collection is the last part of the path: milvus://host:19530/collection")
+        uri, user, database, collection = _endpoint(url, choice("secure", ("true", "false")))
+        token = token or user
+        shown = f"milvus:{uri.partition(':')[2]}/{collection}"
+    else:
+        if not url.location:
+            raise InvalidInput("milvus: needs a server or a file: milvus://host:19530/collection or milvus:./file.db")
+        if token or "secure" in options:
+            raise InvalidInput("milvus: a file has neither token nor TLS")
+        path = Path(url.location).absolute()
+        collection = options.get("collection", "nearest")
+        shown = f"milvus:{url.location}?collection={collection}"
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,254}", collection):
+        raise InvalidInput(
+            f"{collection!r} cannot name a collection of Milvus: letters, digits and _, not starting with a digit, "
+            "at most 255 characters"
+        )
+    consistency = _CONSISTENCY[choice("consistency", _CONSISTENCY) or "strong"]
+    return _Address(
+        shown, path, uri, token, database, collection, timeout, consistency,
+        {name: value for name, value in layout.items() if value is not None}, whole("nprobe"), whole("search_list"),
+    )  # fmt: skip
+
+
+def _endpoint(url: StoreURL, secure: str | None) -> tuple[str, str, str, str]:
+    """The client's URI, the credentials, the database, the collection."""
+    wrong = InvalidInput("milvus: write milvus://[user:password@]host[:port]/[database/]collection")
+    try:
+        parts = urlsplit(url.location)
+        host, port = parts.hostname, parts.port or 19530
+    except ValueError:
+        raise wrong from None
+    names = [unquote(name) for name in parts.path.split("/")[1:]]
+    if not host or not 1 <= len(names) <= 2 or not all(names):
+        raise wrong
+    tls = secure == "true" or (secure is None and port == 443)
+    user = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if tls else 'http'}://{shown}:{port}", user, names[0] if len(names) == 2 else "", names[-1]
+
+
+# --- Milvus Lite in this process -------------------------------------------------------------------
+
+
+class _Local:
+    """A Milvus Lite database that this process serves to itself, for as long as a store uses it."""
+
+    _open: dict[Path, _Local] = {}  # noqa: RUF012 -- shared by the process, under `_opening`
+    _opening = threading.Lock()
+
+    def __init__(self, path: Path) -> None:
+        try:
+            from milvus_lite import exceptions  # type: ignore[import-untyped]
+            from milvus_lite.adapter.grpc.server import start_server_in_thread  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise MissingDependency("a Milvus file needs milvus-lite; run: pip install milvus-lite") from error
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._server, self.database, port = start_server_in_thread(str(path))
+        except exceptions.DataDirLockedError as error:
+            raise CollectionLocked(f"{path} is open in another process; close it there and try again") from error
+        except exceptions.ManifestCorruptedError as error:
+            raise CollectionDamaged(f"{path} cannot be opened ({error}); restore it from a backup") from error
+        except OSError as error:
+            raise StorageError(f"{path} cannot be opened ({error}); check the path and its permissions") from error
+        self.path = path
+        self.uri = f"http://127.0.0.1:{port}"
+        self.writing = threading.Lock()  # Milvus Lite takes one writer at a time
+        self._users = 0
+
+    @classmethod
+    def use(cls, path: Path) -> _Local:
+        with cls._opening:
+            local = cls._open.get(path) or cls(path)
+            cls._open[path] = local
+            local._users += 1
+            return local
+
+    def leave(self) -> None:
+        with self._opening:
+            self._users -= 1
+            if self._users == 0:
+                del self._open[self.path]
+                self._stop()
+
+    def _stop(self) -> None:
+        self._server.stop(0).wait()
+        self.database.close()
+
+    @classmethod
+    def end(cls) -> None:
+        for local in list(cls._open.values()):
+            local._stop()
+
+
+atexit.register(_Local.end)
+
+
+# --- values, terms, columns ------------------------------------------------------------------------
+
+
+def _hash(*parts: str) -> str:
+    """24 hexadecimal digits; no part holds the separator but the last."""
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _type_term(path: str, kind: str) -> str:
+    return _hash("type", kind, path)
+
+
+def _term(path: str, value: Any) -> str:
+    """The same for values that are equal in the filter language, and for no others."""
+    if isinstance(value, str):
+        moment = filters.instant(value)
+        return _hash("text", path, value) if moment is None else _hash("date", path, moment.isoformat())
+    if isinstance(value, bool):
+        return _hash("bool", path, str(value))
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return _hash("number", path, repr(value))
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int | float):
+        return "number"
+    if isinstance(value, str):
+        return "text" if filters.instant(value) is None else "date"
+    return "other"
+
+
+_KIND_NAMES = ("bool", "number", "text", "date", "other")
+
+
+def _terms(payload: Any) -> set[str]:
+    """Every term of a payload; keys that no path reaches (with a dot, or empty) have none."""
+    found: set[str] = set()
+
+    def walk(path: str, value: Any) -> None:
+        if isinstance(value, list | tuple):
+            for item in value:
+                add(path, item)
+        elif value is not None:
+            add(path, value)
+            if isinstance(value, dict):
+                inside(f"{path}.", value)
+
+    def add(path: str, item: Any) -> None:
+        kind = _kind_of(item)
+        found.add(_type_term(path, kind))
+        if kind != "other":
+            found.add(_term(path, item))
+
+    def inside(prefix: str, value: dict[str, Any]) -> None:
+        for key, item in value.items():
+            if key and "." not in key:
+                walk(prefix + key, item)
+
+    inside("", payload)
+    return found
+
+
+def _micros(text: str) -> int:
+    moment = filters.instant(text)
+    assert moment is not None
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _quoted(text: str) -> str:
+    """As a literal of Milvus' expressions, with the only escapes that both Milvus and Milvus Lite read."""
+    for plain, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
+        text = text.replace(plain, escaped)
+    return f'"{text}"'
+
+
+class _Columns:
+    """How a schema's records lie in Milvus' fields, both ways."""
+
+    def __init__(self, schema: Schema, layout: dict[str, Any]) -> None:
+        self.schema = schema
+        self.vectors = {name: f"vector_{i}" for i, name in enumerate(schema.vectors)}
+        ordered = [(path, kind) for path, kind in schema.fields.items() if kind in ("integer", "float", "datetime")]
+        self.ranges = {path: (kind, f"low_{i}", f"high_{i}") for i, (path, kind) in enumerate(ordered)}
+        self.as_array = layout["terms"] == "array"
+        self.partition_key: str | None = layout.get("partition_key")
+        self.text = None if schema.text is None else tuple(schema.text.split("."))
+        self.analyzer = None if self.text is None else Analyzer(schema.language)
+        self.vector_bytes = 4 * sum(spec.dim for spec in schema.vectors.values())
+
+    def row(self, record: Record) -> tuple[dict[str, Any], int]:
+        """What Milvus is given for a record, and about how many bytes that is. Raises InvalidRecord."""
+        payload = json.dumps(record.payload, ensure_ascii=False, separators=(",", ":"))
+        terms = _terms(record.payload)
+        row: dict[str, Any] = {"id": record.id, "payload": payload}
+        size = self._fits(record, "the payload as JSON", payload)
+        if len(terms) > _MAX_TERMS:
+            raise InvalidRecord(
+                f"record {record.id!r}: the payload holds too many different values to filter by ({len(terms)} terms; "
+                f"at most {_MAX_TERMS}); keep long lists elsewhere"
+            )
+        row["terms"] = list(terms) if self.as_array else " ".join(terms)
+        for name, column in self.vectors.items():
+            row[column] = record.vectors[name]
+        for path, (kind, low, high) in self.ranges.items():
+            row[low], row[high] = self._bounds(kind, filters.resolve(record.payload, tuple(path.split("."))))
+        if self.analyzer is not None and self.text is not None:
+            row["text"] = " ".join(self.analyzer.terms(filters.resolve(record.payload, self.text) or ""))
+            size += self._fits(record, "the text", row["text"])
+        if self.partition_key is not None:
+            row["partition"] = self._partition_of(record)
+        return row, size + 25 * len(terms) + self.vector_bytes
+
+    @staticmethod
+    def _fits(record: Record, what: str, text: str) -> int:
+        size = len(text) if text.isascii() else len(text.encode())
+        if size > _MAX_TEXT:
+            raise InvalidRecord(
+                f"record {record.id!r}: {what} has {size} bytes; Milvus holds {_MAX_TEXT}; use smaller chunks"
+            )
+        return size
+
+    @staticmethod
+    def _bounds(kind: str, value: Any) -> tuple[Any, Any]:
+        values = [v for v in (value if isinstance(value, list | tuple) else (value,)) if v is not None]
+        if kind == "datetime":
+            values = [_micros(v) for v in values]
+        elif kind == "float":
+            values = [float(v) for v in values]
+        return (min(values), max(values)) if values else (0, 0)
+
+    def _partition_of(self, record: Record) -> str:
+        assert self.partition_key is not None
+        value = filters.resolve(record.payload, tuple(self.partition_key.split(".")))
+        if isinstance(value, list | tuple | dict):
+            raise InvalidRecord(
+                f"record {record.id!r}: payload.{self.partition_key} is the partition key and needs one value or none"
+            )
+        return "" if value is None else _term(self.partition_key, value)
+
+    def record(self, row: Any, with_payload: bool, with_vectors: bool) -> Record:
+        vectors = {name: np.array(row[column], np.float32) for name, column in self.vectors.items()} \
+            if with_vectors else {}  # fmt: skip
+        return Record(row["id"], vectors, json.loads(row["payload"]) if with_payload else {})
+
+    def fields(self, with_payload: bool, with_vectors: bool) -> list[str]:
+        return ["id", *(["payload"] if with_payload else []), *(self.vectors.values() if with_vectors else [])]
+
+    # Conditions.
+
+    def support(self, comparison: Comparison) -> Support:
+        if comparison.op in _FILTERS:
+            return "exact"
+        if comparison.op != "$contains" and (known := self._range(comparison)) is not None:
+            kind, bound = known[0], comparison.value
+            # Larger integers of a float field are rounded.
+            return "exact" if kind != "float" or abs(cast("float", bound)) < _EXACT else "superset"
+        return "superset"
+
+    def _range(self, comparison: Comparison) -> tuple[str, str, str] | None:
+        """The declared field that an order comparison is about, if both are of one kind."""
+        known = self.ranges.get(".".join(comparison.path))
+        if known is None or isinstance(comparison.value, str) != (known[0] == "datetime"):
+            return None
+        return known
+
+    def expression(self, condition: Filter | None) -> str:
+        match condition:
+            case None:
+                return ""
+            case And(parts):
+                return self._joined(" and ", parts, _EVERYTHING)
+            case Or(parts):
+                return self._joined(" or ", parts, _NOTHING)
+            case Not(part):
+                return f"not ({self.expression(part)})"
+            case Comparison() | Loose():
+                return self._compared(condition.part if isinstance(condition, Loose) else condition)
+
+    def _joined(self, word: str, parts: tuple[Filter, ...], empty: str) -> str:
+        return word.join(f"({self.expression(part)})" for part in parts) or empty
+
+    def _compared(self, comparison: Comparison) -> str:
+        path, value = ".".join(comparison.path), comparison.value
+        match comparison.op:
+            case "$exists":
+                return self._any(_type_term(path, kind) for kind in _KIND_NAMES)
+            case "$eq":
+                return self._equal(path, (value,))
+            case "$in":
+                return self._equal(path, cast("tuple[Any, ...]", value))
+            case "$contains":
+                element = self._any([_term(path, value)])
+                if not isinstance(value, str):
+                    return element
+                # Letters and digits stand in the payload's text as they are; what lies between is left open.
+                pattern = re.sub(r"(\W|_)+", "%", value).strip("%")
+                text = self._any([_type_term(path, "text"), _type_term(path, "date")])
+                return f"({element}) or (({text}) and payload like {_quoted(f'%{pattern}%')})"
+        marked = self._any([_type_term(path, "date" if isinstance(value, str) else "number")])
+        known = self._range(comparison)
+        return marked if known is None else f"({marked}) and {self._ordered(known, comparison)}"
+
+    def _equal(self, path: str, values: tuple[Any, ...]) -> str:
+        terms = [_term(path, value) for value in values]
+        if not terms:
+            return _NOTHING
+        matched = self._any(terms)
+        if path != self.partition_key:
+            return matched
+        return f"(partition in {json.dumps(terms)}) and ({matched})"
+
+    def _any(self, terms: Iterable[str]) -> str:
+        wanted = list(terms)
+        if not self.as_array:
+            return " or ".join(f'terms like "%{term}%"' for term in wanted)
+        if len(wanted) == 1:
+            return f'array_contains(terms, "{wanted[0]}")'
+        return f"array_contains_any(terms, {json.dumps(wanted)})"
+
+    @staticmethod
+    def _ordered(known: tuple[str, str, str], comparison: Comparison) -> str:
+        """On the greatest value for above, on the least for below."""
+        kind, low, high = known
+        op, bound = comparison.op, comparison.value
+        above = op in ("$gt", "$gte")
+        if kind == "float":
+            value = float(cast("float", bound))
+            strict = op in ("$gt", "$lt") and abs(value) < _EXACT
+            return f"{high if above else low} {'>' if above else '<'}{'' if strict else '='} {value!r}"
+        if isinstance(bound, str):
+            bound = _micros(bound)
+        # In whole numbers, and so that the literal is never -2^63, which Milvus cannot read.
+        if above:
+            least = math.floor(cast("float", bound)) + 1 if op == "$gt" else math.ceil(cast("float", bound))
+            if least == _INT64[0] or least not in _INT64:
+                return _NOTHING if least > 0 else _EVERYTHING
+            return f"{high} >= {least}"
+        beyond = math.ceil(cast("float", bound)) if op == "$lt" else math.floor(cast("float", bound)) + 1
+        if beyond == _INT64[0] or beyond not in _INT64:
+            return _EVERYTHING if beyond > 0 else _NOTHING
+        return f"{low} < {beyond}"
+
+
+# --- the store -------------------------------------------------------------------------------------
+
+
+class MilvusStore(Store):
+    """One collection. `capabilities` of the class are those of a Milvus 2.6 server; an instance has its server's."""
+
+    capabilities = Capabilities(_Server((2, 6)).features(), _FILTERS, max_batch=_SLICE_ROWS)
+
+    def __init__(
+        self, address: _Address, local: _Local | None, client: MilvusClient, server: _Server,
+        schema: Schema, layout: dict[str, Any],
+    ) -> None:  # fmt: skip
+        self.schema = schema
+        self._address = address
+        self._local = local
+        self._server = server
+        self._client: MilvusClient | None = client
+        self._closing = threading.Lock()
+        self._layout = layout
+        self._kind = _KINDS[layout["index"]]
+        self._columns = _Columns(schema, layout)
+        self.capabilities = _capabilities(server, self._kind, address)  # type: ignore[misc]  # as the server allows
+        self._page = max(1, min(_PAGE_ROWS, _PAGE_BYTES // (self._columns.vector_bytes + 1)))
+
+    # --- opening ---
+
+    @classmethod
+    def open(cls, address: _Address, schema: Schema | None) -> MilvusStore:
+        local = None if address.path is None else _Local.use(address.path)
+        client = None
+        try:
+            with _errors(address):
+                client = _connect(address, local)
+                server = _Server.of(client.get_server_version(**_RETRY))
+                found = _describe(client, address)
+                if found is None:
+                    if schema is None:
+                        raise NotACollection(f"{address.shown} holds no collection; to make one, give a schema")
+                    _create(client, address, server, schema)
+                    found = _describe(client, address)
+                    if found is None:
+                        raise StorageError(f"{address.shown} was made and is gone; is another process removing it?")
+                kept, layout = found
+                _check_same(address, kept, layout, schema)
+                store = cls(address, local, client, server, kept, layout)
+                store._complete(client)
+            return store
+        except BaseException:
+            if client is not None:
+                client.close()
+            if local is not None:
+                local.leave()
+            raise
+
+    def _complete(self, client: MilvusClient) -> None:
+        """Make the indexes that are missing (of a new collection, or after a crash), and load it."""
+        name = self._address.collection
+        there = set(client.list_indexes(name, **_RETRY))
+        wanted = client.prepare_index_params()
+        for field, index_type, metric, params in self._indexes():
+            if field not in there:
+                there.add("missing")
+                wanted.add_index(field, index_type=index_type, index_name=field, metric_type=metric, params=params)
+        if "missing" in there:
+            client.create_index(name, wanted, **_RETRY)
+        client.load_collection(name, **_RETRY)
+
+    def _indexes(self) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+        metrics = {"cosine": "COSINE", "dot": "IP", "l2": "L2"}
+        for name, column in self._columns.vectors.items():
+            spec = self.schema.vectors[name]
+            yield (
+                column,
+                self._kind.index_type,
+                metrics[spec.metric],
+                _build_params(self.schema, self._layout, spec.dim),
+            )
+        if self._columns.analyzer is not None:
+            yield "text_sparse", "SPARSE_INVERTED_INDEX", "BM25", {"bm25_k1": K1, "bm25_b": B}
+        if not self._server.lite:  # which scans columns faster than it builds such an index
+            yield "terms", "INVERTED", "", {}
+            for _, low, high in self._columns.ranges.values():
+                yield low, "INVERTED", "", {}
+                yield high, "INVERTED", "", {}
+
+    def close(self) -> None:
+        with self._closing:
+            client, self._client = self._client, None
+        if client is not None:
+            try:
+                client.close()
+            finally:
+                if self._local is not None:
+                    self._local.leave()
+
+    @property
+    def _open(self) -> MilvusClient:
+        client = self._client
+        if client is None:
+            raise StorageError(f"{self._address.shown} was closed; open it again")
+        return client
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[MilvusClient]:
+        with contextlib.nullcontext() if self._local is None else self._local.writing, _errors(self._address):
+            yield self._open
+
+    # --- writing ---
+
+    def upsert(self, records: Iterable[Record]) -> None:
+        # All of the call at once, so that nothing is written when one record is over Milvus' limits.
+        checked = {record.id: record for record in (check_record(self.schema, r) for r in records)}
+        if checked:
+            self._upsert(list(checked.values()))
+
+    def _upsert(self, records: list[Record]) -> None:
+        rows = [self._columns.row(record) for record in records]
+        for part in _slices(rows):
+            with self._writing() as client:
+                client.upsert(self._address.collection, part, **_RETRY)
+
+    def _delete(self, ids: list[str]) -> None:
+        for start in range(0, len(ids), _PAGE_ROWS):
+            self._delete_by(_among(ids[start : start + _PAGE_ROWS]))
+
+    def _delete_where(self, where: Filter) -> None:
+        self._delete_by(self._columns.expression(where))
+
+    def _delete_by(self, expression: str) -> None:
+        with self._writing() as client:
+            client.delete(
+                self._address.collection, filter=expression, consistency_level=self._address.consistency, **_RETRY
+            )
+
+    def optimize(self) -> None:
+        """Seal what was written, and return when it is indexed."""
+        name = self._address.collection
+        with self._writing() as client:
+            client.flush(name, **_RETRY)
+        if self._local is not None:
+            self._local.database.get_collection(name)._wait_for_bg()
+            return
+        with _errors(self._address):
+            while any(
+                int(self._open.describe_index(name, column, **_RETRY).get("pending_index_rows", 0))
+                for column in self._columns.vectors.values()
+            ):
+                time.sleep(0.5)  # Milvus tells of progress only when asked
+
+    def wait(self) -> None:
+        """Under a weaker consistency: until a read that waits for every earlier write has come back."""
+        self._query('id == ""', ["id"], 1, consistency="Strong")
+
+    def stats(self) -> dict[str, Any]:
+        told: dict[str, Any] = {"index": self._kind.index_type}
+        with _errors(self._address):
+            if self._columns.vectors:
+                index = self._open.describe_index(self._address.collection, "vector_0", **_RETRY)
+                told["index"] = f"{self._kind.index_type}, {index['state']}"
+                told["indexed"] = int(index["indexed_rows"])
+        if self._local is not None:
+            folder = Path(self._local.database.get_collection(self._address.collection).data_dir)
+            told["disk_bytes"] = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            del told["indexed"]  # Milvus Lite tells the number of records
+        return told
+
+    # --- reading ---
+
+    def filter_support(self, comparison: Comparison) -> Support:
+        return self._columns.support(comparison)
+
+    def _query(
+        self, expression: str, fields: list[str], limit: int | None = None, consistency: str | None = None, **more: Any
+    ) -> list[Any]:
+        if limit is not None:
+            more["limit"] = limit
+        with _errors(self._address):
+            found: list[Any] = self._open.query(
+                self._address.collection, filter=expression, output_fields=fields,
+                consistency_level=consistency or self._address.consistency, **more, **_RETRY,
+            )  # fmt: skip
+        return found
+
+    def _get(self, ids: list[str], with_vectors: bool) -> list[Record]:
+        fields = self._columns.fields(True, with_vectors)
+        size = self._page if with_vectors else _PAGE_ROWS
+        return [
+            self._columns.record(row, True, with_vectors)
+            for start in range(0, len(ids), size)
+            for row in self._query(_among(ids[start : start + size]), fields)
+        ]
+
+    def _count(self, where: Filter | None) -> int:
+        return int(self._query(self._columns.expression(where), ["count(*)"])[0]["count(*)"])
+
+    def _scan(self, cursor: str | None, limit: int, where: Filter | None, with_vectors: bool) -> Page:
+        """In order of the primary key, from after the cursor, which is an id."""
+        fields = self._columns.fields(True, with_vectors)
+        condition = f"({self._columns.expression(where)}) and " if where is not None else ""
+        records: list[Record] = []
+        last = cursor or ""
+        while len(records) <= limit:
+            want = min(limit + 1 - len(records), self._page if with_vectors else _PAGE_ROWS)
+            # As the client's iterator asks: only then are pages in the key's order; one may be short before the end.
+            rows = self._query(
+                f"{condition}id > {_quoted(last)}", fields, want, iterator="True", reduce_stop_for_best="True"
+            )
+            if not rows:
+                return Page(records, None)
+            records += [self._columns.record(row, True, with_vectors) for row in rows]
+            last = records[-1].id
+        return Page(records[:limit], records[limit - 1].id)
+
+    def _search_many(self, queries: list[Query]) -> list[list[Hit]]:
+        answers: list[list[Hit]] = [[] for _ in queries]
+        together: dict[Any, list[int]] = {}
+        fused: list[int] = []
+        for i, query in enumerate(queries):
+            if isinstance(query.find, Fused):
+                if self._fuses(query, query.find):
+                    answers[i] = self._hybrid(query, query.find)
+                else:
+                    fused.append(i)
+            elif self._data(query.find) is not None:
+                field, _ = self._target(query.find)
+                shape = (field, query.k, query.where, query.ef, query.with_payload, query.with_vectors)
+                together.setdefault(shape, []).append(i)
+        for same in together.values():
+            for i, hits in zip(same, self._batch([queries[i] for i in same]), strict=True):
+                answers[i] = hits
+        if fused:
+            # Comes back here, with all parts of all queries as one batch.
+            for i, hits in zip(fused, fused_search(self, [queries[i] for i in fused]), strict=True):
+                answers[i] = hits
+        return answers
+
+    def _data(self, find: Any) -> Any:
+        """What Milvus is to look for: a vector or words; None for a text without a searchable word."""
+        if isinstance(find, Dense):
+            return find.vector
+        assert isinstance(find, Text)
+        assert self._columns.analyzer is not None
+        return " ".join(self._columns.analyzer.terms(find.text)) or None
+
+    def _target(self, find: Any) -> tuple[str, str]:
+        """The field that is searched, and the metric of the contract."""
+        if isinstance(find, Dense):
+            return self._columns.vectors[find.using], self.schema.vectors[find.using].metric
+        return "text_sparse", "bm25"
+
+    def _batch(self, queries: list[Query]) -> list[list[Hit]]:
+        first = queries[0]
+        field, metric = self._target(first.find)
+        with _errors(self._address):
+            found = self._open.search(
+                self._address.collection, data=[self._data(query.find) for query in queries], anns_field=field,
+                filter=self._columns.expression(first.where), limit=first.k,
+                output_fields=self._columns.fields(first.with_payload, first.with_vectors)[1:],
+                search_params={"params": self._search_params(metric, first.k, first.ef)},
+                consistency_level=self._address.consistency, **_RETRY,
+            )  # fmt: skip
+        return [self._hits(hits, metric, first) for hits in found]
+
+    def _search_params(self, metric: str, k: int, ef: int | None) -> dict[str, Any]:
+        if metric == "bm25":
+            return {}
+        index = self.schema.index
+        params: dict[str, Any] = {}
+        if self._kind.hnsw:
+            params["ef"] = max(ef or index.ef, k)
+        elif self._kind.index_type == "DISKANN":
+            params["search_list"] = max(self._address.search_list or index.ef, k)
+        elif self._kind.index_type.startswith("IVF") or self._kind.index_type == "SCANN":
+            if self._address.nprobe is not None:
+                params["nprobe"] = self._address.nprobe
+            if self._kind.index_type == "SCANN":
+                params["reorder_k"] = math.ceil(k * index.oversampling)
+        if self._kind.quantization != "none" and self._kind.rescores and index.rescore:
+            params["refine_k"] = index.oversampling
+        return params
+
+    def _hits(self, found: Any, metric: str, query: Query) -> list[Hit]:
+        hits: list[Hit] = []
+        for row in found:
+            distance = float(row["distance"])
+            match metric:
+                case "cosine":
+                    score = min(1.0, max(-1.0, distance))
+                case "l2":
+                    score = -math.sqrt(max(distance, 0.0))
+                case "bm25":
+                    score = abs(distance)  # Milvus Lite negates it
+                case _:
+                    score = distance
+            record = self._columns.record({**row["entity"], "id": row["id"]}, query.with_payload, query.with_vectors)
+            hits.append(Hit(record.id, record.vectors, record.payload, score + 0.0))  # -0.0 becomes 0.0
+        hits.sort(key=lambda hit: (-hit.score, hit.id))
+        return hits[: query.k]
+
+    def _fuses(self, query: Query, find: Fused) -> bool:
+        """Whether Milvus' own fusion means the same: by reciprocal rank, unweighted, with no parts to explain."""
+        return (
+            find.method == "rrf"
+            and find.weights is None
+            and find.rrf_k > 0
+            and not query.explain
+            and all(self._data(part) is not None for part in find.parts)
+        )
+
+    def _hybrid(self, query: Query, find: Fused) -> list[Hit]:
+        from pymilvus import AnnSearchRequest, RRFRanker
+
+        depth = max(find.candidates, query.k)
+        expression = self._columns.expression(query.where)
+        requests = []
+        for part in find.parts:
+            field, metric = self._target(part)
+            params = {"params": self._search_params(metric, depth, query.ef)}
+            requests.append(AnnSearchRequest([self._data(part)], field, params, depth, expr=expression))
+        with _errors(self._address):
+            found = self._open.hybrid_search(
+                self._address.collection, requests, RRFRanker(find.rrf_k), limit=query.k + _TIES,
+                output_fields=self._columns.fields(query.with_payload, query.with_vectors)[1:],
+                consistency_level=self._address.consistency, **_RETRY,
+            )  # fmt: skip
+        return self._hits(found[0], "rrf", query)
+
+
+STORE = MilvusStore
+
+
+def connect(url: StoreURL, schema: Schema | None) -> MilvusStore:
+    """Opens the collection of a URL (see the module), or with a schema makes it."""
+    return MilvusStore.open(_address(url), schema)
+
+
+def _slices(rows: Sequence[tuple[dict[str, Any], int]]) -> Iterator[list[dict[str, Any]]]:
+    """As many rows as one message takes."""
+    part: list[dict[str, Any]] = []
+    size = 0
+    for row, own in rows:
+        if part and (len(part) == _SLICE_ROWS or size + own > _SLICE_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(row)
+        size += own
+    if part:
+        yield part
+
+
+def _among(ids: Sequence[str]) -> str:
+    return f"id in [{', '.join(_quoted(i) for i in ids)}]"
+
+
+# --- a collection's life ---------------------------------------------------------------------------
+
+
+def _connect(address: _Address, local: _Local | None) -> MilvusClient:
+    try:
+        from pymilvus import MilvusClient
+    except ImportError as error:
+        raise MissingDependency("this store needs pymilvus; run: pip install 'nearest[milvus]'") from error
+    # The deadline lies in the channel: given a timeout, the client would repeat a failing call until it is over.
+    config = {"methodConfig": [{"name": [{}], "timeout": f"{address.timeout}s"}]}
+    return MilvusClient(
+        uri=address.uri if local is None else local.uri,
+        token=address.token,
+        db_name=address.database,
+        timeout=min(address.timeout, 10),
+        dedicated=True,
+        grpc_options={"grpc.service_config": json.dumps(config)},
+    )
+
+
+def _describe(client: MilvusClient, address: _Address) -> tuple[Schema, dict[str, Any]] | None:
+    """The schema and the layout that a collection was made with; None where there is none."""
+    if not client.has_collection(address.collection, **_RETRY):
+        return None
+    mark = client.describe_collection(address.collection, **_RETRY).get("properties", {}).get(_MARK)
+    if mark is None:
+        raise NotACollection(f"{address.shown} is not a collection of nearest; give another name")
+    try:
+        kept = json.loads(mark)
+        return Schema.from_json(kept["schema"]), kept["layout"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CollectionDamaged(f"{address.shown}: its property {_MARK!r} cannot be read ({error})") from None
+
+
+def _check_same(address: _Address, found: Schema, layout: dict[str, Any], asked: Schema | None) -> None:
+    if asked is not None and asked != found:
+        was, now = found.to_json(), asked.to_json()
+        differing = [f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name]]
+        raise SchemaMismatch(f"{address.shown} was made with another schema: {'; '.join(differing)}")
+    other = [f"{name} was {layout.get(name)}, now {v}" for name, v in address.layout.items() if layout.get(name) != v]
+    if other:
+        raise SchemaMismatch(f"{address.shown} was made with other options: {'; '.join(other)}; leave them out")
+
+
+def _capabilities(server: _Server, kind: _Kind, address: _Address) -> Capabilities:
+    features = set(server.features())
+    if not kind.hnsw:
+        features.discard("hnsw")
+    if kind.index_type == "FLAT":
+        features.add("exact")
+    sees = address.consistency in ("Strong", "Session")
+    return Capabilities(frozenset(features), _FILTERS, read_your_writes=sees, max_batch=_SLICE_ROWS)
+
+
+def _choose(address: _Address, server: _Server, schema: Schema) -> dict[str, Any]:
+    """The layout of a new collection. Raises UnsupportedError, or InvalidInput for options that contradict."""
+    index = schema.index
+    name = address.layout.get("index") or ("autoindex" if server.cloud else _BY_QUANTIZATION[index.quantization])
+    kind = _KINDS[name]
+    asked_for = index.quantization != "none"
+    check_schema(schema, _capabilities(server, kind, address) if not asked_for else replace(
+        _capabilities(server, kind, address), features=server.features()
+    ))  # fmt: skip
+    if not server.has(kind):
+        has = ", ".join(other for other, k in _KINDS.items() if server.has(k))
+        raise UnsupportedError(f"this server has no index {name}; it has {has}")
+    if asked_for and kind.quantization != index.quantization:
+        raise InvalidInput(f"index={name} is not {index.quantization} quantization; leave one of them out")
+    if asked_for and index.rescore and not kind.rescores:
+        raise UnsupportedError(f"index={name} does not rescore; say rescore=False, or leave the index out")
+    for vector, spec in schema.vectors.items():
+        if not 2 <= spec.dim <= 32_768:
+            raise UnsupportedError(f"vector {vector!r} has dimension {spec.dim}; Milvus holds 2 to 32768")
+    return {
+        **address.layout,
+        "index": name,
+        "terms": address.layout.get("terms") or ("text" if server.lite else "array"),
+    }
+
+
+def _create(client: MilvusClient, address: _Address, server: _Server, schema: Schema) -> None:
+    from pymilvus import DataType, Function, FunctionType
+
+    layout = _choose(address, server, schema)
+    columns = _Columns(schema, layout)
+    table = client.create_schema(auto_id=False, enable_dynamic_field=False)
+    table.add_field("id", DataType.VARCHAR, is_primary=True, max_length=_MAX_ID)
+    table.add_field("payload", DataType.VARCHAR, max_length=_MAX_TEXT)
+    if columns.as_array:
+        array = {"element_type": DataType.VARCHAR, "max_capacity": _MAX_TERMS, "max_length": 24}
+        table.add_field("terms", DataType.ARRAY, **array)
+    else:
+        table.add_field("terms", DataType.VARCHAR, max_length=_MAX_TEXT)
+    for name, column in columns.vectors.items():
+        table.add_field(column, DataType.FLOAT_VECTOR, dim=schema.vectors[name].dim)
+    for kind, low, high in columns.ranges.values():
+        for column in (low, high):
+            table.add_field(column, DataType.DOUBLE if kind == "float" else DataType.INT64)
+    if columns.partition_key is not None:
+        table.add_field("partition", DataType.VARCHAR, max_length=24, is_partition_key=True)
+    if columns.analyzer is not None:
+        # The words come stemmed and in lower case; these only part them.
+        tokenizer = {"tokenizer": "standard" if server.lite else "whitespace"}
+        table.add_field("text", DataType.VARCHAR, max_length=_MAX_TEXT, enable_analyzer=True, analyzer_params=tokenizer)
+        table.add_field("text_sparse", DataType.SPARSE_FLOAT_VECTOR)
+        table.add_function(Function("bm25", FunctionType.BM25, ["text"], ["text_sparse"]))
+    if len(table.fields) > _MAX_FIELDS:
+        raise UnsupportedError(
+            f"the schema takes {len(table.fields)} fields of Milvus, which has {_MAX_FIELDS}; each declared integer, "
+            "float and datetime takes two: declare fewer"
+        )
+    more: dict[str, Any] = {}
+    if "partitions" in layout:
+        more["num_partitions"] = layout["partitions"]
+    if "shards" in layout:
+        more["num_shards"] = layout["shards"]
+    mark = json.dumps({"schema": schema.to_json(), "layout": layout})
+    try:
+        client.create_collection(
+            address.collection, schema=table, properties={_MARK: mark}, consistency_level="Strong", **more, **_RETRY
+        )
+    except Exception:
+        # Another process may have made it in the meantime; what it made is compared by the caller.
+        if not client.has_collection(address.collection, **_RETRY):
+            raise
+
+
+def _build_params(schema: Schema, layout: dict[str, Any], dim: int) -> dict[str, Any]:
+    kind, index = _KINDS[layout["index"]], schema.index
+    params: dict[str, Any] = {}
+    if kind.hnsw:
+        params |= {"M": index.m, "efConstruction": index.ef_construct}
+    elif "nlist" in layout and kind.index_type not in ("FLAT", "DISKANN", "AUTOINDEX"):
+        params["nlist"] = layout["nlist"]
+    if kind.index_type == "HNSW_SQ":
+        params["sq_type"] = "SQ8"
+    elif kind.index_type in ("HNSW_PQ", "IVF_PQ"):
+        wanted = layout.get("subvectors") or max(1, dim // 4)
+        params |= {"m": max(m for m in range(1, min(wanted, dim) + 1) if dim % m == 0), "nbits": 8}
+    if kind.quantization != "none" and kind.rescores and index.rescore:
+        params |= {"refine": True, "refine_type": "FP32"}
+    return params
+
+
+# --- errors ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _errors(address: _Address) -> Iterator[None]:
+    """What the client raises, as ours."""
+    try:
+        yield
+    except NearestError:
+        raise
+    except Exception as error:
+        raise _ours(error, address) from error
+
+
+def _ours(error: Exception, address: _Address) -> NearestError:
+    import grpc  # type: ignore[import-untyped]
+    from pymilvus.exceptions import MilvusException  # type: ignore[import-untyped]
+
+    where = address.shown
+    status = _status(error)
+    said = (
+        str(getattr(error, "message", "")) or (status.details() if isinstance(status, grpc.Call) else "") or str(error)
+    )
+    code = status.code() if isinstance(status, grpc.Call) else getattr(error, "code", None)
+    lower = said.lower()
+
+    def told(*words: str) -> bool:
+        return any(word in lower for word in words)
+
+    if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED) or told(
+        "auth check fail", "permission deny", "permissiondenied", "privilege", "unauthenticated"
+    ):
+        return AccessDenied(f"{where}: the server refuses these credentials ({said}); check user, password or token")
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return TimedOut(f"{where} did not answer within {address.timeout:g} s; try again, or give ?timeout=seconds")
+    if code == 8 or code == grpc.StatusCode.RESOURCE_EXHAUSTED or told("rate limit exceeded"):
+        if told("message larger than max", "received message larger"):
+            return InvalidInput(f"{where}: the message is over the server's limit ({said}); ask for less at once")
+        return Throttled(f"{where} is asked too much ({said}); slow down")
+    if code == grpc.StatusCode.UNAVAILABLE or code == 2 or told("fail connecting", "failed to connect"):
+        return ConnectionFailed(f"{where} cannot be reached ({said}); is the server up, and host and port right?")
+    if code in (4, 100):
+        return NotACollection(f"{where} is not there any more ({said})")
+    if code == 9 or told("quota exceeded"):
+        return StorageError(f"{where} refuses writes ({said}); free memory or disk of the server")
+    if isinstance(error, MilvusException) and error.retriable:
+        return ConnectionFailed(f"{where} cannot serve this now ({said}); try again")
+    if isinstance(error, MilvusException) and (error.is_input_error or code in (6, 1100) or told("invalid")):
+        return InvalidInput(f"{where}: Milvus refused: {said}")
+    return StorageError(f"{where}: Milvus failed: {said}")
+
+
+def _status(error: BaseException | None) -> BaseException | None:
+    """The error of the transport below the client's own, if there is one."""
+    import grpc
+
+    while error is not None and not isinstance(error, grpc.RpcError):
+        error = error.__cause__
+    return error
