@@ -28,7 +28,6 @@ import re
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
@@ -75,8 +74,9 @@ from nearest.errors import (
 from nearest.filters import And, Comparison, Filter, Loose, Not, Op, Or, Scalar
 
 if TYPE_CHECKING:
-    from chromadb.api import ClientAPI
+    from chromadb.api.client import Client
     from chromadb.api.models.Collection import Collection
+    from chromadb.api.types import QueryResult
     from filelock import FileLock
 
 T = TypeVar("T")
@@ -106,11 +106,11 @@ class ChromaStore(Store):
     )
 
     def __init__(
-        self, place: str, client: ClientAPI, collection: Collection, schema: Schema, folder: Path | None = None
+        self, place: str, client: Client, collection: Collection, schema: Schema, folder: Path | None = None
     ) -> None:
         self.schema = schema
         self._place = place
-        self._client: ClientAPI | None = client
+        self._client: Client | None = client
         self._collection = collection
         self._folder = folder
         ((self._name, self._spec),) = schema.vectors.items()
@@ -135,23 +135,32 @@ class ChromaStore(Store):
     # --- writing ---
 
     def _upsert(self, records: list[Record]) -> None:
+        failed: dict[str, NearestError] = {}
+        with self._writing:  # so that no other thread changes what `_write` replaces
+            for batch, rows in self._batches(records):
+                failed |= self._write(batch, rows)
+        if failed:
+            raise BatchFailed.of(failed, len(records))
+
+    def _batches(self, records: list[Record]) -> Iterator[tuple[list[Record], list[dict[str, Any]]]]:
+        """Records and their metadata, by what one call takes."""
         batch: list[Record] = []
         rows: list[dict[str, Any]] = []
         size = 0
-        with self._writing:  # so that no other thread changes what `_write` replaces
-            for record in records:
-                row = _derive(record.payload)
-                more = 2 * len(row[_PAYLOAD]) + 6 * self._spec.dim
-                if batch and (len(batch) == self._most or size + more > _REQUEST_BYTES):
-                    self._write(batch, rows)
-                    batch, rows, size = [], [], 0
-                batch.append(record)
-                rows.append(row)
-                size += more
-            if batch:
-                self._write(batch, rows)
+        for record in records:
+            row = _derive(record.payload)
+            more = 2 * len(row[_PAYLOAD]) + 6 * self._spec.dim
+            if batch and (len(batch) == self._most or size + more > _REQUEST_BYTES):
+                yield batch, rows
+                batch, rows, size = [], [], 0
+            batch.append(record)
+            rows.append(row)
+            size += more
+        if batch:
+            yield batch, rows
 
-    def _write(self, batch: list[Record], rows: list[dict[str, Any]]) -> None:
+    def _write(self, batch: list[Record], rows: list[dict[str, Any]]) -> dict[str, NearestError]:
+        """The records that are too large by themselves, and why."""
         ids = [record.id for record in batch]
         old = self._read(lambda: self._open.get(ids=ids, include=["metadatas"]))
         if old["ids"]:
@@ -163,20 +172,12 @@ class ChromaStore(Store):
         metadatas: Any = rows
         try:
             self._call(lambda: self._open.upsert(ids=ids, embeddings=vectors, metadatas=metadatas))
-        except _TooLarge as error:
+        except InvalidRecord as error:  # too large
             if len(batch) == 1:
-                raise BatchFailed(
-                    f"record {ids[0]!r} is larger than {self._place} takes", {ids[0]: InvalidRecord(str(error))}
-                ) from error
-            failed: dict[str, NearestError] = {}
+                return {ids[0]: InvalidRecord(f"record {ids[0]!r}: {error}")}
             half = len(batch) // 2
-            for part in (slice(half), slice(half, None)):
-                try:
-                    self._write(batch[part], rows[part])
-                except BatchFailed as some:
-                    failed |= some.failed
-            if failed:
-                raise BatchFailed(f"{len(failed)} records are larger than {self._place} takes", failed) from error
+            return self._write(batch[:half], rows[:half]) | self._write(batch[half:], rows[half:])
+        return {}
 
     def _delete(self, ids: list[str]) -> None:
         with self._writing:
@@ -261,11 +262,16 @@ class ChromaStore(Store):
         include: Any = ["distances"]
         include += ["metadatas"] if queries[0].with_payload else []
         include += ["embeddings"] if queries[0].with_vectors else []
-        vectors: Any = [cast(Dense, query.find).vector for query in queries]
-        got = self._read(
-            lambda: self._open.query(query_embeddings=vectors, n_results=depth, where=where, include=include)
-        )
-        for place, query in enumerate(queries):
+        vectors: Any = [cast("Dense", query.find).vector for query in queries]
+
+        def query() -> QueryResult:
+            got = self._open.query(query_embeddings=vectors, n_results=depth, where=where, include=include)
+            if got["metadatas"] is not None and any(None in metadatas for metadatas in got["metadatas"]):
+                raise _moved(self._place)
+            return got
+
+        got = self._read(query)
+        for place, asked in enumerate(queries):
             metadatas = got["metadatas"][place] if got["metadatas"] is not None else None
             stored = got["embeddings"][place] if got["embeddings"] is not None else None
             scores = self._scores((got["distances"] or [])[place])
@@ -279,7 +285,7 @@ class ChromaStore(Store):
                 for n, record_id in enumerate(got["ids"][place])
             ]
             hits.sort(key=lambda hit: (-hit.score, hit.id))
-            yield self._filled(query, where, hits[: query.k])
+            yield self._filled(asked, where, hits[: asked.k])
 
     def _scores(self, distances: Sequence[float]) -> list[float]:
         match self._spec.metric:
@@ -300,7 +306,7 @@ class ChromaStore(Store):
 
     def _exact(self, query: Query, where: Any, ids: list[str], hits: list[Hit]) -> list[Hit]:
         """The best k of some hits and of the records of these ids, which are compared here."""
-        asked = np.asarray(cast(Dense, query.find).vector, np.float64)
+        asked = np.asarray(cast("Dense", query.find).vector, np.float64)
         ranked = [(-hit.score, hit.id) for hit in hits]
         for part in _parts(ids, self._most):
             got = self._read(lambda part=part: self._open.get(ids=part, include=["embeddings"]))  # type: ignore[misc]
@@ -330,8 +336,7 @@ class ChromaStore(Store):
     # --- facts ---
 
     def stats(self) -> dict[str, Any]:
-        config = self._collection.configuration
-        kind = "hnsw" if config.get("hnsw") else "spann"
+        kind = "hnsw" if self._collection.configuration_json.get("hnsw") else "spann"
         told: dict[str, Any] = {"index": f"{kind}, built while writing", "indexed": self._call(self._open.count)}
         if self._folder is not None:  # of all collections in it
             files = (file for file in self._folder.rglob("*") if file.is_file())
@@ -347,8 +352,11 @@ class ChromaStore(Store):
     def _read(self, work: Callable[[], T]) -> T:
         """As `_call`. Chroma reads its two indexes one after the other, and fails if a record goes in between."""
         for _ in range(_RACES):
-            with contextlib.suppress(_Moved):
+            try:
                 return self._call(work)
+            except ConnectionFailed as error:
+                if "moved" not in error.context:
+                    raise
         return self._call(work)
 
 
@@ -400,6 +408,7 @@ def connect(url: StoreURL, schema: Schema | None) -> ChromaStore:
 def _connect_server(url: StoreURL, schema: Schema | None, threshold: float | None) -> ChromaStore:
     import chromadb
     import httpx
+    from chromadb.config import DEFAULT_DATABASE, DEFAULT_TENANT
 
     try:
         parts = urlsplit(f"http:{url.location}")
@@ -433,8 +442,8 @@ def _connect_server(url: StoreURL, schema: Schema | None, threshold: float | Non
             ssl=ssl == "true",
             headers=dict(headers),
             settings=_settings(),
-            tenant=url.options.get("tenant", chromadb.DEFAULT_TENANT),
-            database=url.options.get("database", chromadb.DEFAULT_DATABASE),
+            tenant=url.options.get("tenant", DEFAULT_TENANT),
+            database=url.options.get("database", DEFAULT_DATABASE),
         )
     client._server._session.timeout = timeout  # there is no public way, and the default is none
     try:
@@ -466,7 +475,7 @@ def _connect_folder(url: StoreURL, schema: Schema | None, threshold: float | Non
         except OSError as error:
             raise StorageError(f"{folder} cannot be used: {error}") from None
         with _errors(place), _opening:
-            client = chromadb.PersistentClient(folder.resolve(), settings=_settings())
+            client: Any = chromadb.PersistentClient(folder.resolve(), settings=_settings())
         try:
             store = _open_collection(place, client, name, schema, threshold, folder)
         except BaseException:
@@ -478,7 +487,7 @@ def _connect_folder(url: StoreURL, schema: Schema | None, threshold: float | Non
 
 
 def _open_collection(
-    place: str, client: ClientAPI, name: str, schema: Schema | None, threshold: float | None, folder: Path | None
+    place: str, client: Client, name: str, schema: Schema | None, threshold: float | None, folder: Path | None
 ) -> ChromaStore:
     try:
         collection = _find(place, client, name)
@@ -494,12 +503,12 @@ def _open_collection(
     return ChromaStore(place, client, collection, found, folder)
 
 
-def _find(place: str, client: ClientAPI, name: str) -> Collection:
+def _find(place: str, client: Client, name: str) -> Collection:
     with _errors(place):
         return client.get_collection(name, embedding_function=None)
 
 
-def _create(place: str, client: ClientAPI, name: str, schema: Schema, threshold: float | None) -> Collection:
+def _create(place: str, client: Client, name: str, schema: Schema, threshold: float | None) -> Collection:
     """One call makes the collection and its mark, so that neither is ever seen without the other."""
     (spec,) = schema.vectors.values()
     hnsw: dict[str, Any] = {
@@ -577,14 +586,6 @@ def _number(options: Mapping[str, str], name: str, least: float) -> float:
 # --- errors ----------------------------------------------------------------------------------------
 
 
-class _Moved(StorageError):
-    """A record was deleted while it was read."""
-
-
-class _TooLarge(InvalidRecord):
-    """The request was over the server's limit."""
-
-
 @contextlib.contextmanager
 def _errors(place: str) -> Iterator[None]:
     try:
@@ -633,7 +634,7 @@ def _refused(place: str, status: int, said: str, retry_after: str | None) -> Nea
         case 404:
             return NotACollection(f"{place} is not there: the collection, the tenant or the database ({said})")
         case 413:
-            return _TooLarge(f"over the size that {place} takes in one request; split the record")
+            return InvalidRecord(f"larger than what {place} takes in one request; split it")
         case 429 | 503:
             told = {"retry_after": float(retry_after)} if retry_after and retry_after.isdigit() else {}
             return Throttled(f"{place} is asked too much; try again later ({said})", **told)
@@ -645,7 +646,7 @@ def _refused(place: str, status: int, said: str, retry_after: str | None) -> Nea
 
 def _failed(place: str, said: str) -> NearestError:
     if "Error finding id" in said or "Error getting embedding" in said:
-        return _Moved(f"{place}: a record was deleted while it was read, again and again; try again")
+        return _moved(place)
     if "too many SQL variables" in said or "Expression tree is too large" in said:
         return UnsupportedError(f"{place}: the condition is too large for Chroma; split it into several")
     if "disk is full" in said:
@@ -655,6 +656,12 @@ def _failed(place: str, said: str) -> NearestError:
     if "database is locked" in said:
         return CollectionLocked(f"{place} is being written by another process; try again")
     return StorageError(f"{place}: {said}")
+
+
+def _moved(place: str) -> ConnectionFailed:
+    return ConnectionFailed(
+        f"{place}: records were deleted while they were read, again and again; try again", moved=True
+    )
 
 
 # --- filters ---------------------------------------------------------------------------------------
