@@ -224,18 +224,20 @@ class PgvectorStore(Store):
 
     def _search_many(self, queries: list[Query]) -> list[list[Hit]]:
         with self._connection() as connection:
-            if len(queries) == 1 and queries[0].ef is None:
+            own_ef = any(query.ef is not None for query in queries)
+            if len(queries) == 1 and not own_ef:
                 return [self._search(connection, queries[0])]
-            # One snapshot for all, and settings that end with the transaction.
+            # One snapshot for all, and a setting that ends with the transaction.
+            answers = []
             with connection.transaction():
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                return [self._search(connection, query) for query in queries]
+                for query in queries:
+                    if own_ef:
+                        _set_ef(connection, query.ef or self.schema.index.ef)
+                    answers.append(self._search(connection, query))
+            return answers
 
     def _search(self, connection: Connection[Any], query: Query) -> list[Hit]:
-        if query.ef is not None:
-            _set_ef(connection, query.ef)
-        elif connection.info.transaction_status.name == "INTRANS":
-            _set_ef(connection, self.schema.index.ef)
         hits, cut = self._run(connection, query, query.exact)
         # An index scan gives up after a number of tuples, or finds too few where a condition holds for few.
         return self._run(connection, query, True)[0] if cut else hits
@@ -347,7 +349,9 @@ def _options(url: StoreURL) -> tuple[dict[str, str], dict[str, Any]]:
         raise InvalidInput(
             f"not a URL of PostgreSQL ({_one_line(error)}); write postgresql://user@host/database"
         ) from None
-    conninfo.setdefault("connect_timeout", "10")
+    seconds = str(conninfo.setdefault("connect_timeout", "10"))
+    if not (seconds.isascii() and seconds.isdigit() and int(seconds)):
+        raise InvalidInput(f"connect_timeout must be a number of seconds from 1, got {seconds!r}")
     table = ours["table"]
     if not table or len(table.encode()) > _MAX_TABLE or not table.isprintable():
         raise InvalidInput(f"table must be 1 to {_MAX_TABLE} bytes of printable characters, got {table!r}")
@@ -573,7 +577,7 @@ class _Collection:
         remove = f"""DELETE FROM {self.t_terms} AS p USING (SELECT n, unnest(terms) AS term FROM removed) AS r
             WHERE p.term = r.term AND p.n = r.n"""
         add = f"""INSERT INTO {self.t_terms} SELECT t.term, a.n, t.times, a.length
-            FROM added AS a, unnest(a.terms, a.counts) AS t (term, times)"""
+            FROM added AS a, unnest(a.terms, a.counts) AS t (term, times) ORDER BY t.term, a.n"""
         # Last, since writers wait for each other from here to their commit.
         totals = "UPDATE {t} AS c SET docs = c.docs {sign} s.docs, words = c.words {sign} s.words FROM "
         totals += "(SELECT count(length) AS docs, coalesce(sum(length), 0) AS words FROM {rows}) AS s WHERE s.docs > 0"
@@ -771,7 +775,7 @@ class _Collection:
         rows, params = f"{self.t} WHERE {condition.text}", [vector, *condition.params]
         if column in indexed and index.quantization == "binary":
             dim = self.schema.vectors[using].dim
-            candidates = min(math.ceil(limit * index.oversampling), 10 * limit + 1000) if index.rescore else limit
+            candidates = math.ceil(limit * index.oversampling) if index.rescore else limit
             params += [vector, candidates]
             rows = (
                 f"(SELECT {columns}, {column} AS full_{column} FROM {rows} "
@@ -803,11 +807,12 @@ class _Collection:
         cut = "" if condition.params else "ORDER BY score DESC FETCH FIRST %s ROWS WITH TIES"
         columns = ", ".join(f"d.{name}" for name in ("id", *kept))
         return _Sql(
-            f"""WITH corpus AS (SELECT docs, words::float8 / greatest(docs, 1) AS mean FROM {self.t_corpus}),
+            f"""WITH corpus AS (SELECT docs, words::float8 / greatest(docs, 1) AS mean FROM {self.t_corpus} LIMIT 1),
+            found AS MATERIALIZED (SELECT term, n, times, length FROM {self.t_terms} WHERE term = ANY(%s)),
             weights AS (SELECT term, ln(1 + (docs - count(*) + 0.5::float8) / (count(*) + 0.5::float8)) AS idf
-                FROM {self.t_terms}, corpus WHERE term = ANY(%s) GROUP BY term, docs),
+                FROM found, corpus GROUP BY term, docs),
             scored AS (SELECT n, sum(idf * times * {K1 + 1} / (times + {K1} * ({1 - B} + {B} * length / mean)))::real
-                AS score FROM {self.t_terms} JOIN weights USING (term), corpus GROUP BY n {cut})
+                AS score FROM found JOIN weights USING (term), corpus GROUP BY n {cut})
             SELECT {columns}, s.score FROM scored AS s JOIN {self.t} AS d USING (n)
             WHERE {condition.text} ORDER BY s.score DESC, id LIMIT %s""",
             [terms, *([] if condition.params else [limit]), *condition.params, limit],
@@ -819,6 +824,7 @@ class _Collection:
         # An index scan goes on until k rows satisfy the condition, in order of distance.
         settings = {"hnsw.ef_search": str(self.schema.index.ef), "hnsw.iterative_scan": "strict_order"}
         settings |= {"ivfflat.iterative_scan": "relaxed_order", "statement_timeout": str(self.timeout_ms)}
+        settings["jit"] = "off"  # compiling takes longer than the searches it is meant to shorten
         if self.kept["index"] == "ivfflat":
             lists = int(self.kept["lists"] or 100)
             settings["ivfflat.probes"] = self.kept["probes"] or str(max(1, math.isqrt(lists)))
@@ -903,7 +909,8 @@ class _Collection:
 
 
 _COPIED = {
-    "jsonb": "text", "bigint": "int8", "integer": "int4", "boolean": "bool", "bigint[]": "int8[]", "integer[]": "int4[]",
+    "jsonb": "text", "bigint": "int8", "integer": "int4", "boolean": "bool",
+    "bigint[]": "int8[]", "integer[]": "int4[]",
 }  # fmt: skip
 
 
@@ -1221,14 +1228,9 @@ def _ours(error: Any, where: str) -> NearestError:
             return AccessDenied(f"{said}; an administrator must grant it (USAGE and CREATE on the schema to create)")
         case errors.QueryCanceled() | errors.ConnectionTimeout():
             return TimedOut(f"{said}; raise ?timeout= or ?connect_timeout=")
-        case (
-            errors.TooManyConnections()
-            | errors.CannotConnectNow()
-            | errors.DeadlockDetected()
-            | errors.LockNotAvailable()
-        ):
+        case errors.TooManyConnections() | errors.CannotConnectNow() | errors.LockNotAvailable():
             return Throttled(f"{said}; try again")
-        case errors.SerializationFailure():
+        case errors.DeadlockDetected() | errors.SerializationFailure():
             return Throttled(f"{said}; try again")
         case errors.DiskFull():
             return DiskFull(f"{said}; free some space on the server")
