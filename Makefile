@@ -7,6 +7,7 @@
 PYTHON ?= python3
 WORKERS ?= 2
 ARGS ?=
+N ?= 500
 TORCH_INDEX ?=
 
 VENV := .venv
@@ -14,8 +15,18 @@ BENCH := .venv-bench
 STAMP := .venv/.stamp
 DOTFILES := .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache .demo
 
+# `make bench stores`: the words after `bench` are its parts, not targets.
+ifeq (bench,$(firstword $(MAKECMDGOALS)))
+PARTS := $(wordlist 2,99,$(MAKECMDGOALS))
+ifneq (,$(PARTS))
+.PHONY: $(PARTS)
+$(PARTS): bench
+	@:
+endif
+endif
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs bench torture lock clean
+.PHONY: help setup demo test check docs bench differential torture lock clean
 
 help: ## this list
 	@echo "make [target] [ARGS='...'] [PYTHON=python3.12] [WORKERS=2]"
@@ -39,7 +50,10 @@ docs: $(STAMP)-dev ## rewrite the generated parts of README.md and docs/
 	@$(VENV)/bin/python -m tools.docs write
 
 bench: $(BENCH)/.stamp ## compare with other libraries; on Linux see TORCH_INDEX in requirements/bench.txt
-	@$(BENCH)/bin/python -m benchmarks $(ARGS)
+	@$(BENCH)/bin/python -m benchmarks $(PARTS) $(ARGS)
+
+differential: $(STAMP)-dev ## compare N random filters (500) on every store with the reference; ARGS="-k faiss"
+	@NEAREST_DIFFERENTIAL=$(N) $(VENV)/bin/python -m pytest -n $(WORKERS) tests/stores -k test_differential $(ARGS)
 
 torture: $(STAMP)-dev ## kill a writing process 200 times and check what is left; ARGS="--kills 1000"
 	@$(VENV)/bin/python -m tests.crash.harness $(ARGS)

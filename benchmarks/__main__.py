@@ -1,4 +1,4 @@
-"""`make bench` runs all; `make bench ARGS="engine peers"` some.
+"""`make bench` runs all; `make bench engine peers` some.
 
 engine   (a) the store's hybrid search, (b) kb.search with a vector, each against the bare engine
 peers    (c) against Chroma's and LanceDB's embedded modes, plain and filtered, at equal recall
@@ -6,6 +6,7 @@ embed    (d) the local embedder against sentence-transformers on PyTorch
 add      (e) kb.add against the embedder's own rate
 memory   (f) peak memory of adding 10,000 and 100,000 documents
 start    wall time of `nearest --help` and `nearest search`
+stores   each store against its own bare client; `python -m benchmarks.stores.run --help` for some of them
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import importlib
 
 from benchmarks.common import machine
 
-PARTS = ("engine", "peers", "embed", "add", "memory", "start")
+PARTS = ("engine", "peers", "embed", "add", "memory", "start", "stores")
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
         parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
     print(machine())
     for part in parts:
-        importlib.import_module(f"benchmarks.{part}").run()
+        importlib.import_module("benchmarks.stores.run" if part == "stores" else f"benchmarks.{part}").run()
 
 
 if __name__ == "__main__":

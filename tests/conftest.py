@@ -8,6 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.took_part import (  # noqa: F401 -- hooks
+    pytest_runtest_logreport,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+)
+
 # No deadlines: a shared machine pauses at will. On CI the examples are the same each time, so that a red build is
 # about the change in it; elsewhere they differ, and `--hypothesis-profile thorough` looks for long.
 settings.register_profile("default", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])

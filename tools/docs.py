@@ -57,6 +57,19 @@ def blocks(text: str) -> list[Block]:
 
 def stores() -> str:
     """What each store can do, from what its file declares."""
+    return table(*_matrix())
+
+
+def plain_matrix() -> str:
+    """The features of the same table, for a terminal."""
+    head, rows = _matrix()
+    features = [row for row in rows if set(row[1:]) <= {"yes", ""}]
+    widths = [max(len(line[i]) for line in [head, *features]) for i in range(len(head))]
+    lines = ("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in [head, *features])
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _matrix() -> tuple[list[str], list[list[str]]]:
     from nearest import contract, plugins
     from nearest.stores import schemes
 
@@ -71,7 +84,7 @@ def stores() -> str:
     native = [" ".join(f"`{name}`" for name in sorted(c.filters)) for c in capabilities.values()]
     rows.append(["filters run natively", *native])
     rows.append(["known gaps", *("; ".join(g.reason for g in m.KNOWN_GAPS) or "none" for m in modules.values())])
-    return table(["", *modules], rows)
+    return ["", *modules], rows
 
 
 def cli() -> str:

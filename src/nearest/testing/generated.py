@@ -5,6 +5,7 @@ Records come from a seed and filters from Hypothesis, over few field names and v
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -122,6 +123,7 @@ def conditions() -> st.SearchStrategy[dict[str, Any]]:
 # --- the tests -------------------------------------------------------------------------------------
 
 _RECORDS = 200
+_DIFFERENTIAL = int(os.environ.get("NEAREST_DIFFERENTIAL", "500"))
 
 
 class Generated(Base):
@@ -152,6 +154,23 @@ class Generated(Base):
                 raise AssertionError("a condition that the store cannot run exactly did not raise")
 
         check()
+
+    def test_differential(self, build: Make) -> None:
+        """Hundreds of conditions ($NEAREST_DIFFERENTIAL: how many) over 2,000 records: the reference's ids, exactly."""
+        store = build(self.schema(fields=DECLARED))
+        payloads = _fill(store, seed=2, count=2000)
+        compared = 0
+
+        @settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=_DIFFERENTIAL)
+        @given(conditions())
+        def check(where: dict[str, Any]) -> None:
+            nonlocal compared
+            expected = _matching(payloads, where)
+            _same({record.id for record in store.scan_all(where=where)}, expected, payloads)
+            compared += 1
+
+        check()
+        assert compared >= _DIFFERENTIAL
 
     def test_generated_filters_with_few_hits(self, build: Make) -> None:
         """The k best among the matching, as when all of them are asked for."""
