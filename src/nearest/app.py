@@ -119,6 +119,13 @@ def open(
         return collection
 
 
+def index_params(profile: str | None = None, quantization: str | None = None) -> IndexParams | None:
+    """Index settings by a profile's name and a quantization; None if neither is given."""
+    if profile is None and quantization is None:
+        return None
+    return IndexParams.profile(profile or "balanced", quantization=quantization or "none")
+
+
 def available_stores() -> list[dict[str, Any]]:
     """What each store declares of itself, JSON-able, and how to install what it needs."""
     return stores.describe()

@@ -86,6 +86,12 @@ def add(
         list[str] | None,
         typer.Option(metavar="NAME=KIND", help="Metadata indexed for filters (new collections); repeatable."),
     ] = None,
+    index: Annotated[
+        str | None, typer.Option(metavar="PROFILE", help="latency, balanced or recall (new collections).")
+    ] = None,
+    quantization: Annotated[
+        str | None, typer.Option(metavar="KIND", help="scalar, product, binary or none (new collections).")
+    ] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut what is over the model's limit.")] = False,
     pool: Annotated[bool, typer.Option("--pool", help="Embed what is over it as the mean of windows.")] = False,
     as_json: Json = False,
@@ -101,7 +107,14 @@ def add(
     files = app.count_files(paths)
     with (
         _resumable("What was finished is kept; run the same command again to go on."),
-        _open(collection, create=True, embedder=embedder, chunker=chunker, fields=fields) as opened,
+        _open(
+            collection,
+            create=True,
+            embedder=embedder,
+            chunker=chunker,
+            fields=fields,
+            index=app.index_params(index, quantization),
+        ) as opened,
         show.progress("indexing", files, unit="documents") as told,
     ):
         report = opened.add_files(

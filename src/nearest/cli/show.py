@@ -253,12 +253,18 @@ def facts(facts: Mapping[str, Any], json_wanted: bool) -> None:
         if name in ("failed", "repaired"):
             shown = f"{len(value):,}"
         elif isinstance(value, Mapping):
-            shown = ", ".join(f"{key}={inner}" for key, inner in value.items()) or "none"
+            shown = ", ".join(f"{key}={_fact(key, inner)}" for key, inner in value.items()) or "none"
         else:
             shown = f"{value:,}" if isinstance(value, int) else str(value)
         out.print(Text(f"{name:<{width}}  ", "dim") + Text(_clean(shown)))
     for name, reason in facts["failed"].items():
         out.print(Text("failed ", "red") + Text(f"{_clean(name)}: {_clean(reason)}"))
+
+
+def _fact(name: str, value: Any) -> str:
+    if name.endswith("_bytes"):
+        return f"{value / 2**20:,.1f} MiB"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 class _Evaluation(Protocol):

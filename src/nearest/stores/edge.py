@@ -181,6 +181,14 @@ class EdgeStore(Dialect):
         with _disk_errors(self._folder):
             self._open.flush()
 
+    def stats(self) -> dict[str, Any]:
+        with _disk_errors(self._folder):
+            known = self._open.info()
+            # Blocks, not lengths: the engine reserves room in its files that takes none on the disk.
+            sizes = [path.stat().st_blocks * 512 for path in self._folder.rglob("*") if path.is_file()]
+        state = f"HNSW, {known.segments_count} segments"
+        return {"disk_bytes": sum(sizes), "indexed": known.indexed_vectors_count, "index": state}
+
     # --- reading ---
 
     def _filter(self, where: Filter | None) -> Any:
