@@ -25,7 +25,7 @@ from nearest.contract import Record, Schema, Store, VectorSpec
 from nearest.errors import BatchFailed, NearestError
 from nearest.layers.retry import Retry
 from nearest.layers.timeout import Timeout
-from tests.stores.proxy import Direction, Fault, Proxy
+from tests.stores.proxy import Direction, Fault, Proxy, Server
 
 DIM = 4
 IDS = [f"r{i:02}" for i in range(60)]
@@ -49,8 +49,8 @@ class Report:
 
 
 def check(
-    url: Callable[[int], str],
-    port: int,
+    url: Callable[[Server], str],
+    server: Server,
     *,
     http: bool = False,
     seed: int = 0,
@@ -60,12 +60,12 @@ def check(
 ) -> Report:
     """Runs the scenario; raises AssertionError where the store loses or invents something.
 
-    url: a store's URL for a port. http: the proxy also answers 429 and 503 itself. seconds: the deadline of a call.
+    url: a store's URL for a port, or for whatever `server` is. http: the proxy also answers 429 and 503 itself. seconds: the deadline of a call.
     """
     schema = Schema({"dense": VectorSpec(DIM)})
     with (
-        connect(url(port), schema) as direct,
-        Proxy(port, http=http) as proxy,
+        connect(url(server), schema) as direct,
+        Proxy(server, http=http) as proxy,
         connect(url(proxy.port), None) as store,
     ):
         scenario = _Scenario(store, proxy, http, seed, seconds)
@@ -178,12 +178,11 @@ class _Scenario:
         if self.left == 0:
             return
         self.left -= 1
-        choice = self.random.random()
-        if self.http and choice < 0.2:
+        if self.http and self.random.random() < 0.2:
             # Times three, for clients that repeat by themselves.
             status = self.random.choice([429, 503])
             self.proxy.answer(status, retry_after=self.random.choice([None, 1]), times=3)
-        elif choice < 0.3:
+        elif self.random.random() < 0.1:
             self.proxy.refuse()
             self.report.faults["refuse"] += 1
         else:
@@ -196,8 +195,8 @@ class _Scenario:
                 Fault("reset", up_or_down, after): 8,
                 Fault("cut", up_or_down, after): 4,
                 Fault("stall", up_or_down, after): 2,
-                # More than a deadline: the call is given up, and goes through afterwards.
-                Fault("delay", up_or_down, seconds=1.5 * self.seconds): 1,
+                # More than a deadline: the call is given up, and goes through when others have been acknowledged.
+                Fault("delay", up_or_down, seconds=4 * self.seconds): 2,
                 Fault("delay", up_or_down, seconds=0.1 * self.seconds): 0 if self.doomed else 2,
                 Fault("reset", "connect"): 0 if self.doomed else 2,
             }

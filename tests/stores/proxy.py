@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 Direction = Literal["connect", "up", "down"]
+Server = int | str
+"""A port of 127.0.0.1, or the path of a Unix socket."""
 
 
 @dataclass(eq=False)
@@ -53,8 +55,8 @@ class _Answer:
 class Proxy:
     """Listens on `port` of 127.0.0.1 from `__enter__` to `__exit__`; all methods are for the test's thread."""
 
-    def __init__(self, server_port: int, *, http: bool = False) -> None:
-        self._server_port = server_port
+    def __init__(self, server: Server, *, http: bool = False) -> None:
+        self._behind = server
         self._http = http
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -176,7 +178,7 @@ class Proxy:
         self.accepted += 1
         connection = _Connection(self, reader, writer)
         self._connections.add(connection)
-        connection.task = asyncio.ensure_future(connection.run(self._server_port, self._http))
+        connection.task = asyncio.ensure_future(connection.run(self._behind, self._http))
         connection.task.add_done_callback(lambda task: self._ended(connection, task))
 
     def _ended(self, connection: _Connection, task: asyncio.Future[None]) -> None:
@@ -200,12 +202,15 @@ class _Connection:
         self.taken: dict[Direction, Fault] = {}
         self.stalled = False
 
-    async def run(self, port: int, http: bool) -> None:
+    async def run(self, server: Server, http: bool) -> None:
         both: list[asyncio.Future[None]] = []
         try:
             if (fault := self.proxy.take("connect")) is not None:
                 await self._fire(fault)
-            answers, self.server = await asyncio.open_connection("127.0.0.1", port)
+            if isinstance(server, str):
+                answers, self.server = await asyncio.open_unix_connection(server)
+            else:
+                answers, self.server = await asyncio.open_connection("127.0.0.1", server)
             up = self._requests(self.server) if http else self._pump(self.reader, self.server, "up")
             both = [asyncio.ensure_future(up), asyncio.ensure_future(self._pump(answers, self.client, "down"))]
             await asyncio.gather(*both)

@@ -30,7 +30,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        length = int(self.headers["Content-Length"])
+        length = int(self.headers.get("Content-Length", 2**20))
         request = self.rfile.read(length)
         if len(request) < length:
             raise ConnectionAbortedError("cut in the middle")
