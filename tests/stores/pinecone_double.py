@@ -199,12 +199,12 @@ class Index:
 class PineconeDouble:
     """`with PineconeDouble() as double:` serves on a free port of 127.0.0.1; `double.url` is the control plane.
 
-    key: the only API key it lets in. lag, frozen: see the module. requests: (method, path) of all it was
-    asked, in order.
+    key: the only API key it lets in. lag, frozen: see the module. counts: whether updates tell how many
+    records they match (never where it is none). requests: (method, path) of all it was asked, in order.
     """
 
     def __init__(self, key: str = "a-key", lag: int = 0) -> None:
-        self.key, self.lag, self.frozen = key, lag, False
+        self.key, self.lag, self.frozen, self.counts = key, lag, False, True
         self.indexes: dict[str, Index] = {}
         self.requests: list[tuple[str, str]] = []
         self._faults: list[tuple[str, int, Refused]] = []
@@ -399,7 +399,7 @@ class PineconeDouble:
             test = compiled(body["filter"])
             matched = sum(1 for stored in space.records.values() if test(stored.metadata))
             if body.get("dryRun"):
-                return {"matchedRecords": matched}, {}
+                return ({"matchedRecords": matched} if matched and self.counts else {}), {}
             chosen: Callable[[str, Stored], bool] = lambda _, stored: test(stored.metadata)  # noqa: E731
             answer = {"matchedRecords": matched}
         else:

@@ -435,6 +435,13 @@ def test_filters_run_on_the_server(double: PineconeDouble) -> None:
         assert len(double.requests) == before + 2
 
 
+def test_a_service_that_does_not_count(double: PineconeDouble) -> None:
+    store = stores.connect(url(double), SCHEMA)
+    double.counts = False
+    put(store, [Record(f"r{i}", {"dense": vector(i)}, {"even": i % 2 == 0}) for i in range(250)])
+    assert (store.count(), store.count({"even": True}), store.count({"even": 1})) == (250, 125, 0)
+
+
 def test_statistics(double: PineconeDouble) -> None:
     store = stores.connect(url(double), SCHEMA)
     assert store.stats() == {"index": "Pinecone serverless; the service builds and keeps it"}

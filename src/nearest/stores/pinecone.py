@@ -267,8 +267,15 @@ class PineconeStore(Store):
             return 0
         with contextlib.suppress(NotACollection), _errors():
             answer = index.update(filter=condition, set_metadata=_FORMAT, dry_run=True, namespace=self._namespace)
-            return answer.matched_records or 0
-        return 0
+            if answer.matched_records is not None:
+                return answer.matched_records
+        # Nothing told may mean none, for JSON may leave zeros out; or a service that does not count.
+        count, cursor = 0, None
+        while True:
+            page = self._scan(cursor, _MAX_PAGE, where or filters.EVERYTHING, False)
+            count, cursor = count + len(page.records), page.cursor
+            if cursor is None:
+                return count
 
     def _scan(self, cursor: str | None, limit: int, where: Filter | None, with_vectors: bool) -> Page:
         index, found = self._open, list[Record]()
@@ -742,7 +749,9 @@ def _ours(error: Exception, refused: type[NearestError]) -> NearestError:
     status, said = getattr(error, "status_code", None), str(error)
     match error:
         case pinecone.PineconeTimeoutError():
-            return TimedOut(f"Pinecone did not answer in time ({said}); try again, or give more time with timeout=")
+            return TimedOut(
+                f"Pinecone did not answer in time ({said}); try again; more time is given by timeout= and wait="
+            )
         case pinecone.PineconeConnectionError():
             return ConnectionFailed(f"Pinecone cannot be reached ({said}); check the network and the option host=")
         case pinecone.UnauthorizedError():
