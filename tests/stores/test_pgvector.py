@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import socket
 import sys
@@ -226,10 +227,10 @@ def test_bm25_is_that_of_the_memory_store(url: str) -> None:
                 each.upsert(records)
                 each.delete([f"r{i}" for i in range(step * 10, step * 10 + 5)])
                 each.delete_where({"n": {"$in": [200 + step, 250]}})
-        for words in ("apples", "run plum", "éclairs n77 pear", long, "x" * 9999):
+        for asked in ("apples", "run plum", "éclairs n77 pear", long, "x" * 9999):
             for where in (None, filters.parse({"n": {"$lt": 120}})):
-                got = store.search(Query(Text(words), k=400, where=where))
-                expected = reference.search(Query(Text(words), k=400, where=where))
+                got = store.search(Query(Text(asked), k=400, where=where))
+                expected = reference.search(Query(Text(asked), k=400, where=where))
                 check_ranking(got, {hit.id: hit.score for hit in expected}, 400)
 
 
@@ -359,7 +360,7 @@ def test_a_creation_that_is_cut_off_leaves_nothing(
     def crash(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pgvector.json, "dumps", crash)  # the mark is made after all tables
+    monkeypatch.setattr(json, "dumps", crash)  # the mark is made after all tables
     with pytest.raises(KeyboardInterrupt):
         stores.connect(url, Schema({"dense": VectorSpec(4)}, text="body"))
     monkeypatch.undo()
@@ -389,7 +390,7 @@ def test_bad_options_are_refused(postgres: Postgres, options: str, said: str) ->
 
 @pytest.mark.parametrize("url", ["postgresql:docs", "postgresql://[/x", "postgres://h/x?connect_timeout=soon"])
 def test_bad_urls_are_refused(url: str) -> None:
-    with pytest.raises(InvalidInput, match="write postgresql://|connect_timeout"):
+    with pytest.raises(InvalidInput, match=r"write postgresql://|connect_timeout"):
         stores.connect(url, SCHEMA)
 
 
@@ -485,7 +486,7 @@ def test_a_collection_that_was_dropped(postgres: Postgres, url: str) -> None:
 
 def test_records_too_large_are_refused_before_anything_is_written(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pgvector, "_MAX_PAYLOAD", 1000)  # truly 256 MiB
-    many = SparseVector(np.arange(16_001), np.ones(16_001))
+    many = SparseVector(np.arange(16_001, dtype=np.uint32), np.ones(16_001, np.float32))
     with stores.connect(f"{url}&type=halfvec", Schema({"dense": VectorSpec(4, "dot")}, sparse=("words",))) as store:
         for bad, said in (
             (Record("bad", {"dense": vector(0), "words": many}), "16001 values"),
