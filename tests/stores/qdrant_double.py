@@ -1,4 +1,4 @@
-"""Qdrant's REST API in this process: the paths that the store calls, answered by the client's own local mode.
+"""Qdrant's REST and gRPC interfaces in this process: what the store calls, answered by the client's own local mode.
 
 What goes over the wire is the real client's; the engine behind is qdrant-client's model of the server, exact and
 without indexes. It can refuse as servers do: a wrong key, a large request, or whatever status a test asks for.
@@ -11,13 +11,17 @@ import re
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]
 from pydantic import BaseModel
 from qdrant_client import QdrantClient, models
+from qdrant_client import grpc as messages
+from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
 
 @dataclass
@@ -163,3 +167,106 @@ def _json(value: Any) -> Any:
     if isinstance(value, list):
         return [_json(item) for item in value]
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+
+
+# --- gRPC ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def serving_grpc(double: Double) -> Iterator[Double]:
+    server = grpc.server(ThreadPoolExecutor(1))  # one thread, as local mode wants
+    messages.add_QdrantServicer_to_server(_Root(double), server)  # type: ignore[no-untyped-call]
+    messages.add_CollectionsServicer_to_server(_Collections(double), server)  # type: ignore[no-untyped-call]
+    messages.add_PointsServicer_to_server(_Points(double), server)  # type: ignore[no-untyped-call]
+    double.port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield double
+    finally:
+        server.stop(None).wait()
+
+
+class _Service:
+    def __init__(self, double: Double) -> None:
+        self.double = double
+        self.engine = double.engine
+
+
+class _Root(_Service, messages.QdrantServicer):
+    def HealthCheck(self, request: Any, context: Any) -> Any:
+        return messages.HealthCheckReply(title="a double of Qdrant", version=self.double.version)
+
+
+class _Collections(_Service, messages.CollectionsServicer):
+    def CollectionExists(self, request: Any, context: Any) -> Any:
+        exists = self.engine.collection_exists(request.collection_name)
+        return messages.CollectionExistsResponse(result=messages.CollectionExists(exists=exists))
+
+    def Get(self, request: Any, context: Any) -> Any:
+        info = self.engine.get_collection(request.collection_name)
+        return messages.GetCollectionInfoResponse(result=RestToGrpc.convert_collection_info(info))
+
+    def Create(self, request: Any, context: Any) -> Any:
+        self.engine.create_collection(
+            request.collection_name,
+            GrpcToRest.convert_vectors_config(request.vectors_config),
+            sparse_vectors_config=GrpcToRest.convert_sparse_vector_config(request.sparse_vectors_config),
+            metadata=GrpcToRest.convert_payload(request.metadata),
+        )
+        return messages.CollectionOperationResponse(result=True)
+
+    def Update(self, request: Any, context: Any) -> Any:
+        self.engine.update_collection(request.collection_name, metadata=GrpcToRest.convert_payload(request.metadata))
+        return messages.CollectionOperationResponse(result=True)
+
+    def Delete(self, request: Any, context: Any) -> Any:
+        self.engine.delete_collection(request.collection_name)
+        return messages.CollectionOperationResponse(result=True)
+
+
+_COMPLETED = messages.PointsOperationResponse(result=messages.UpdateResult(status=messages.UpdateStatus.Completed))
+
+
+class _Points(_Service, messages.PointsServicer):
+    def CreateFieldIndex(self, request: Any, context: Any) -> Any:
+        return _COMPLETED
+
+    def Upsert(self, request: Any, context: Any) -> Any:
+        self.engine.upsert(request.collection_name, [GrpcToRest.convert_point_struct(p) for p in request.points])
+        return _COMPLETED
+
+    def Delete(self, request: Any, context: Any) -> Any:
+        self.engine.delete(request.collection_name, GrpcToRest.convert_points_selector(request.points))
+        return _COMPLETED
+
+    def Get(self, request: Any, context: Any) -> Any:
+        found = self.engine.retrieve(
+            request.collection_name,
+            [GrpcToRest.convert_point_id(i) for i in request.ids],
+            with_payload=GrpcToRest.convert_with_payload_interface(request.with_payload),
+            with_vectors=GrpcToRest.convert_with_vectors_selector(request.with_vectors),
+        )
+        return messages.GetResponse(result=map(RestToGrpc.convert_retrieved_point, found))
+
+    def Count(self, request: Any, context: Any) -> Any:
+        where = GrpcToRest.convert_filter(request.filter) if request.HasField("filter") else None
+        count = self.engine.count(request.collection_name, where).count
+        return messages.CountResponse(result=messages.CountResult(count=count))
+
+    def Scroll(self, request: Any, context: Any) -> Any:
+        records, following = self.engine.scroll(
+            request.collection_name,
+            scroll_filter=GrpcToRest.convert_filter(request.filter) if request.HasField("filter") else None,
+            limit=request.limit,
+            offset=GrpcToRest.convert_point_id(request.offset) if request.HasField("offset") else None,
+            with_payload=GrpcToRest.convert_with_payload_interface(request.with_payload),
+            with_vectors=GrpcToRest.convert_with_vectors_selector(request.with_vectors),
+        )
+        after = {} if following is None else {"next_page_offset": RestToGrpc.convert_extended_point_id(following)}
+        return messages.ScrollResponse(result=map(RestToGrpc.convert_retrieved_point, records), **after)
+
+    def QueryBatch(self, request: Any, context: Any) -> Any:
+        asked = [GrpcToRest.convert_query_points(one) for one in request.query_points]
+        answers = self.engine.query_batch_points(request.collection_name, asked)
+        scored = [map(RestToGrpc.convert_scored_point, answer.points) for answer in answers]
+        return messages.QueryBatchResponse(result=[messages.BatchResult(result=points) for points in scored])

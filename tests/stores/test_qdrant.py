@@ -55,8 +55,14 @@ from nearest.layers.residual import Residual
 from nearest.stores import qdrant
 from nearest.stores.memory import MemoryStore
 from nearest.testing import StoreSuite
-from nearest.testing.base import Make, Reopen
-from tests.stores.qdrant_double import Double, serving
+from nearest.testing.base import Base, Make, Reopen
+from nearest.testing.filtering import Filtering
+from nearest.testing.lexical import Lexical
+from nearest.testing.lifecycle import Lifecycle
+from nearest.testing.records import Records
+from nearest.testing.scanning import Scanning
+from nearest.testing.searching import Searching
+from tests.stores.qdrant_double import Double, serving, serving_grpc
 
 # Local mode, which answers here, says so.
 pytestmark = [
@@ -64,15 +70,15 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
 ]
 
-SERVER = os.environ.get("NEAREST_TEST_QDRANT_URL")  # qdrant://[KEY@]HOST:6333, to which /COLLECTION is added
+SERVER = os.environ.get("NEAREST_TEST_QDRANT_URL")  # with COLLECTION as it stands: qdrant://localhost:6333/COLLECTION
 
 
-class _OverHTTP(StoreSuite):
+class _Remote(Base):
     module = qdrant
 
     @pytest.fixture
     def server(self) -> str:
-        """The URL up to the collection's name."""
+        """A URL with COLLECTION in place of its name."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -82,7 +88,7 @@ class _OverHTTP(StoreSuite):
     @pytest.fixture
     def make(self, server: str, urls: dict[int, str]) -> Iterator[Make]:
         def new(schema: Schema) -> Store:
-            url = f"{server}/test-{uuid.uuid4().hex}"
+            url = server.replace("COLLECTION", f"test-{uuid.uuid4().hex}")
             store = stores.connect(url, schema)
             urls[id(store)] = url
             return store
@@ -110,15 +116,29 @@ def local_mode() -> Iterator[Double]:
         yield double
 
 
-class TestQdrant(_OverHTTP):
+@pytest.fixture(scope="module")
+def local_mode_grpc() -> Iterator[Double]:
+    with serving_grpc(Double()) as double:
+        yield double
+
+
+class TestQdrant(_Remote, StoreSuite):
     @pytest.fixture
     def server(self, local_mode: Double) -> str:
-        return f"qdrant://127.0.0.1:{local_mode.port}"
+        return f"qdrant://127.0.0.1:{local_mode.port}/COLLECTION"
+
+
+class TestQdrantGRPC(_Remote, Records, Scanning, Searching, Lexical, Filtering, Lifecycle):
+    """All but what is generated, which asks for nothing else of the wire."""
+
+    @pytest.fixture
+    def server(self, local_mode_grpc: Double) -> str:
+        return f"qdrant://127.0.0.1:1/COLLECTION?grpc=true&grpc_port={local_mode_grpc.port}"
 
 
 if SERVER is not None:
 
-    class TestQdrantServer(_OverHTTP):
+    class TestQdrantServer(_Remote, StoreSuite):
         @pytest.fixture
         def server(self) -> str:
             assert SERVER is not None
@@ -546,3 +566,16 @@ def test_what_a_server_answers_over_grpc(code: str, said: str, kind: type[Neares
         assert type(caught.value) is kind
     finally:
         server.stop(None).wait()
+
+
+def test_a_payload_too_deep_for_grpc_is_refused(local_mode_grpc: Double) -> None:
+    def nested(levels: int) -> dict[str, object]:
+        return {} if levels == 1 else {"a": nested(levels - 1)}
+
+    with stores.connect(f"qdrant://127.0.0.1:1/deep?grpc=true&grpc_port={local_mode_grpc.port}", SCHEMA) as store:
+        good = Record("good", {"dense": [1, 0, 0, 0]}, nested(20))
+        store.upsert([good])
+        assert store.get(["good"])[0].payload == good.payload
+        with pytest.raises(InvalidRecord, match="grpc=false"):
+            store.upsert([Record("other", {"dense": [1, 0, 0, 0]}), Record("bad", {"dense": [1, 0, 0, 0]}, nested(21))])
+        assert store.count() == 1

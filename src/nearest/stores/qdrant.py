@@ -113,6 +113,7 @@ class QdrantStore(Dialect):
         ),
         filters=frozenset({"$eq", "$in", "$gt", "$gte", "$lt", "$lte", "$exists"}),
         max_batch=1000,
+        remote=True,
     )  # fmt: skip
 
     def __init__(
