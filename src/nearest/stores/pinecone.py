@@ -82,7 +82,7 @@ from nearest.filters import And, Comparison, Filter, Loose, Not, Or
 if TYPE_CHECKING:
     from pinecone import Index, Pinecone
 
-REQUIRES = {"pinecone": ">=8,<11"}
+REQUIRES = {"pinecone": ">=10.2,<11"}
 KNOWN_GAPS: tuple[Gap, ...] = ()
 
 _SCHEMAS = "nearest-schemas"
