@@ -60,7 +60,8 @@ def check(
 ) -> Report:
     """Runs the scenario; raises AssertionError where the store loses or invents something.
 
-    url: a store's URL for a port, or for whatever `server` is. http: the proxy also answers 429 and 503 itself. seconds: the deadline of a call.
+    url: a store's URL for a port, or for whatever `server` is. http: the proxy also answers 429 and 503 itself.
+    seconds: the deadline of a call; the run takes about as long as `steps` of them.
     """
     schema = Schema({"dense": VectorSpec(DIM)})
     with (
