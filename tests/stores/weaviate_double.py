@@ -548,7 +548,7 @@ class _Shard:
                     frequency = counts[number][word]
                     length = 1 - config["b"] + config["b"] * lengths[number] / (mean or 40.0)
                     part = frequency / (frequency + config["k1"] * length)
-                    scores[number] += idf * times * part * float(boost or 1)  # type: ignore[assignment]
+                    scores[number] += idf * times * part * float(boost or 1)
         ranked = sorted(scores, key=lambda number: (-scores[number], number))
         best = [number for number in ranked if allowed is None or number in allowed][:limit]
         return [(self.numbers[number], float(np.float32(scores[number]))) for number in best]
@@ -625,10 +625,8 @@ def _merge(a: tuple[Ids, bool], b: tuple[Ids, bool], op: Any) -> tuple[Ids, bool
 
 
 def _vector(message: Any) -> Any:
-    if (
-        len(message.vectors) > 1
-        or (message.vectors
-        and message.vectors[0].type == base_pb2.Vectors.VECTOR_TYPE_MULTI_FP32)
+    if len(message.vectors) > 1 or (
+        message.vectors and message.vectors[0].type == base_pb2.Vectors.VECTOR_TYPE_MULTI_FP32
     ):
         raise Refused("several vectors are not in this double")
     return np.frombuffer(message.vectors[0].vector_bytes if message.vectors else message.vector_bytes, "<f4")
@@ -661,6 +659,7 @@ class Double:
     # (status code, details) in place of the next gRPC answers, and (status, message) of REST's
     grpc_faults: list[tuple[Any, str]] = field(default_factory=list)
     rest_faults: list[tuple[int, str]] = field(default_factory=list)
+    rest_after: int = 0  # REST's answers before its faults
     stalled: threading.Event | None = None  # gRPC waits for it
     port: int = 0
     grpc_port: int = 0
@@ -753,7 +752,7 @@ class _Service(weaviate_pb2_grpc.WeaviateServicer):
             if request.after and (condition or request.offset or request.sort_by or searches):
                 raise Refused("where,sort,offset cannot be set with after and limit parameters")
             reply = search_get_pb2.SearchReply()
-            told = {"distance": None, "score": None}
+            told: dict[str, float | None] = {"distance": None, "score": None}
             if not searches:
                 found = [(one, told) for one in self._listed(shard, request, condition, limit)]
             else:
@@ -934,9 +933,10 @@ class _Rest(BaseHTTPRequestHandler):
         path = [unquote(part) for part in parts.path.removeprefix("/v1/").split("/")]
         double.calls[f"{self.command} {path[0]}"] += 1
         try:
-            if double.rest_faults:
+            if double.rest_faults and double.rest_after == 0:
                 status, message = double.rest_faults.pop(0)
                 raise Refused(message, status)
+            double.rest_after = max(0, double.rest_after - 1)
             # Readiness and the address of a login are told to everybody.
             if double.key is not None and path[0] != ".well-known":
                 if self.headers.get("Authorization") is None:
@@ -1015,7 +1015,7 @@ class _Rest(BaseHTTPRequestHandler):
                         "loaded": True,
                     }
                 )
-        counted: int = sum(shard["objectCount"] for shard in shards)  # type: ignore[misc]
+        counted: int = sum(shard["objectCount"] for shard in shards)
         return {**node, "shards": shards, "stats": {"objectCount": counted, "shardCount": len(shards)}}
 
     def _tenants(self, collection: _Collection, tenant: list[str], body: Any) -> Any:

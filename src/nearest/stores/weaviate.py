@@ -25,8 +25,8 @@ complete or absent. Each record is an object under the UUIDv5 of its id, with th
                       would need every field's type declared, would round integers, would not tell 1 from 1.0 from
                       a list, and filter dates of the years 1678 to 2262 alone; over tokens every comparison but a
                       substring is exact, on any field, declared or not (so no null or length index is needed)
-    low_N, high_N     of the Nth declared field (by name), if integer, float or datetime, its least and greatest value, as numbers
-                      with a range index: some value is above a bound exactly if the greatest is
+    low_N, high_N     least and greatest value of the Nth declared field, by name, if integer, float or datetime:
+                      numbers with a range index. Some value is above a bound exactly if the greatest is
     terms             the text's words as `_bm25.Analyzer` makes them, for Weaviate's BM25: it neither stems nor has
                       the same stop words, and a word must mean the same on every store
 """
@@ -110,6 +110,7 @@ _LONG = 256  # characters of a string above which its token is a hash
 _IDS = 1000  # objects named in one request
 _HYBRID = 100  # candidates that Weaviate's hybrid search takes of each part, or its limit if that is more
 _POLL = 0.05  # seconds between questions whether vectors are indexed
+_as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -238,6 +239,7 @@ class WeaviateStore(Store):
         """On a collection that is there. place: what errors call it."""
         from weaviate.classes.data import DataObject
         from weaviate.classes.query import Filter as Where
+        from weaviate.classes.query import MetadataQuery
 
         self.schema = schema
         self._client: WeaviateClient | None = client
@@ -247,6 +249,7 @@ class WeaviateStore(Store):
         self._tenant = options.tenant
         self._object: Any = DataObject
         self._where: Any = Where
+        self._distance, self._scored = MetadataQuery(distance=True), MetadataQuery(score=True)
         self._flat = creation.index == "flat"
         self._vectors = _vector_names(schema)
         self._named = {ours: name for name, ours in self._vectors.items()}
@@ -295,7 +298,7 @@ class WeaviateStore(Store):
         payload = record.payload
         properties: dict[str, Any] = {
             "record": record.id,
-            "payload": json.dumps(payload, ensure_ascii=False, separators=(",", ":")),
+            "payload": _as_json(payload),
             "tokens": tokens(payload),
         }
         for number, path, dates in self._spans:
@@ -349,7 +352,7 @@ class WeaviateStore(Store):
             done = self._open.data.delete_many(condition)
         if done.failed:
             raise StorageError(f"{self._place}: {done.failed} of {done.matches} records could not be deleted")
-        return done.successful > 0
+        return bool(done.successful)
 
     def wait(self) -> None:
         """Until all vectors are indexed; raises TimedOut after as many seconds as a call may take, without progress."""
@@ -542,13 +545,11 @@ class WeaviateStore(Store):
         return min(max(wanted), MAX_K)
 
     def _dense(self, query: Query, find: Dense) -> list[Hit]:
-        from weaviate.classes.query import MetadataQuery
-
         with self._errors():
             found = self._open.query.near_vector(
                 near_vector=np.asarray(find.vector).tolist(),
                 target_vector=self._vectors[find.using],
-                return_metadata=MetadataQuery(distance=True),
+                return_metadata=self._distance,
                 **self._asked(query, self._depth(query, query.k)),
             )
         metric = self.schema.vectors[find.using].metric
@@ -556,13 +557,11 @@ class WeaviateStore(Store):
         return self._hits(query, found.objects, scores)
 
     def _lexical(self, query: Query, terms: str) -> list[Hit]:
-        from weaviate.classes.query import MetadataQuery
-
         with self._errors():
             found = self._open.query.bm25(
                 terms,
                 query_properties=["terms"],
-                return_metadata=MetadataQuery(score=True),
+                return_metadata=self._scored,
                 **self._asked(query, query.k),
             )
         return self._hits(query, found.objects, [one.metadata.score for one in found.objects])
@@ -573,7 +572,7 @@ class WeaviateStore(Store):
         Its ranked fusion counts from 60 and ranks from 0, which no `rrf_k` of 60 is; distances that are squared it
         normalizes as they are; and a part of no weight it leaves out.
         """
-        from weaviate.classes.query import HybridFusion, MetadataQuery
+        from weaviate.classes.query import HybridFusion
 
         weights = find.weights or (1.0,) * len(find.parts)
         depth = max(find.candidates, query.k)
@@ -597,7 +596,7 @@ class WeaviateStore(Store):
                 target_vector=self._vectors[dense.using],
                 query_properties=["terms"],
                 fusion_type=HybridFusion.RELATIVE_SCORE,
-                return_metadata=MetadataQuery(score=True),
+                return_metadata=self._scored,
                 **self._asked(query, query.k if depth == _HYBRID else depth),
             )
         # Weaviate adds up float32.
@@ -627,7 +626,7 @@ def _vector_names(schema: Schema) -> dict[str, str]:
 def _score(metric: str, distance: float) -> float:
     if metric == "cosine":
         return min(1.0, max(-1.0, 1.0 - distance))
-    return -math.sqrt(max(0.0, distance)) if metric == "l2" else -distance
+    return 0.0 - (math.sqrt(max(0.0, distance)) if metric == "l2" else distance)  # 0 is not -0
 
 
 def _refusal(record_id: str, said: str) -> NearestError:
@@ -703,7 +702,10 @@ def _options(url: StoreURL) -> tuple[Options, Creation]:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,254}", name):
         raise InvalidInput(f"collection {name!r}: Weaviate's names are a letter, then letters, digits and underscores")
     key = key or os.environ.get("NEAREST_WEAVIATE_API_KEY") or os.environ.get("WEAVIATE_API_KEY") or None
-    one_of = lambda option, values, default: _one_of(url.options, option, values, default)  # noqa: E731
+
+    def one_of(option: str, values: tuple[str, ...], default: str | None) -> Any:
+        return _one_of(url.options, option, values, default)
+
     tls = one_of("tls", ("true", "false"), "true" if key else "false") == "true"
     tenant = url.options.get("tenant")
     if tenant is not None and not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", tenant):
@@ -815,15 +817,20 @@ def _check_schema(schema: Schema, creation: Creation) -> None:
     quantizer = creation.quantizer or next(iter(kinds), "")
     if quantizer not in (*kinds, ""):
         raise InvalidInput(f"quantizer={quantizer} is not one of {index.quantization} quantization")
-    if quantizer in ("bq", "pq") and not index.rescore:
+    if not index.rescore and (quantizer in ("bq", "pq") or (quantizer and creation.index == "flat")):
         raise UnsupportedError(
-            f"Weaviate always compares again what {quantizer} found; leave rescore on, or use scalar", feature="rescore"
+            f"Weaviate always compares again what {creation.index} finds by {quantizer}; leave rescore on",
+            feature="rescore",
         )
     if creation.index == "flat":
         if (index.m, index.ef_construct, index.ef) != (default.m, default.ef_construct, default.ef):
             raise UnsupportedError("index=flat has no HNSW parameters; leave them out", feature="hnsw")
         if quantizer in ("pq", "sq"):
             raise UnsupportedError(f"index=flat has no {quantizer}", feature=index.quantization)
+    elif index.m < 4 or index.ef_construct < 4:
+        raise UnsupportedError(
+            f"Weaviate wants m and ef_construct of 4 or more, got {index.m} and {index.ef_construct}", feature="hnsw"
+        )
     for name, spec in schema.vectors.items():
         if spec.dim > 65_535:
             raise UnsupportedError(f"vector {name!r}: Weaviate holds 65,535 dimensions at most, not {spec.dim}")
@@ -864,7 +871,7 @@ def _create(client: WeaviateClient, options: Options, schema: Schema, creation: 
     from weaviate.classes.config import Configure, DataType, Property, StopwordsPreset, Tokenization
     from weaviate.exceptions import UnexpectedStatusCodeError
 
-    stored = {"index_filterable": False, "index_searchable": False, "skip_vectorization": True}
+    stored: dict[str, Any] = {"index_filterable": False, "index_searchable": False, "skip_vectorization": True}
     properties = [
         Property(name="record", data_type=DataType.TEXT, **stored),
         Property(name="payload", data_type=DataType.TEXT, **stored),
@@ -927,8 +934,8 @@ def _index(spec: VectorSpec, schema: Schema, creation: Creation) -> Any:
         "cosine": VectorDistances.COSINE, "dot": VectorDistances.DOT, "l2": VectorDistances.L2_SQUARED,
     }[spec.metric]  # fmt: skip
     default = {"none": "", "scalar": "rq", "product": "pq", "binary": "bq"}[index.quantization]
-    # Of the candidates an index finds it keeps so many to compare again; none: it does not.
-    kept = MAX_K if index.rescore else 0
+    # Of the candidates that it finds, HNSW compares as many again (flat, as many as the limit, if that is more).
+    kept = None if creation.index == "flat" else MAX_K if index.rescore else 0
     quantizer: Any
     match creation.quantizer or default:
         case "rq":
