@@ -56,7 +56,7 @@ class Bare:
             quantizer=Configure.VectorIndex.Quantizer.none(),
         )
         unindexed: Any = {"index_filterable": False, "index_searchable": False}
-        self._collection = self._client.collections.create(
+        self._collection: Any = self._client.collections.create(
             options.collection + "Bare",
             vector_config=[Configure.Vectors.self_provided(name="dense", vector_index_config=index)],
             properties=[
@@ -91,7 +91,7 @@ class Bare:
         return self._search(vector, k, self._filter.by_property("bucket").equal(bucket))
 
     def _search(self, vector: NDArray[Any], k: int, condition: Any) -> list[tuple[str, float, dict[str, Any]]]:
-        got = self._collection.query.near_vector(
+        got: Any = self._collection.query.near_vector(
             vector.tolist(),
             target_vector="dense",
             limit=k,

@@ -18,7 +18,19 @@ import numpy as np
 import pytest
 
 from nearest import filters, fusion, stores
-from nearest.contract import Dense, Fused, IndexParams, Query, Record, Schema, Store, Text, VectorSpec, canonical_json
+from nearest.contract import (
+    Dense,
+    Fused,
+    IndexParams,
+    Query,
+    Record,
+    Schema,
+    Store,
+    StoreURL,
+    Text,
+    VectorSpec,
+    canonical_json,
+)
 from nearest.errors import (
     AccessDenied,
     BatchFailed,
@@ -369,7 +381,7 @@ def test_tenants_are_collections_of_their_own(double: Double) -> None:
         connect(double, None)
     with pytest.raises(InvalidInput, match="letters"):
         connect(double, SCHEMA, "&tenant=a%20b")
-    assert stores.identity(stores.StoreURL.parse(url(double, "&tenant=a"))).endswith("?tenant=a")
+    assert stores.identity(StoreURL.parse(url(double, "&tenant=a"))).endswith("?tenant=a")
 
 
 def test_a_collection_without_tenants(double: Double) -> None:
@@ -648,11 +660,11 @@ def test_bad_urls(bad: str) -> None:
 
 
 def test_options_of_the_connection() -> None:
-    options, creation = weaviate._options(stores.StoreURL.parse("weaviate://k%40y@c.example/docs?grpc_host=g&shards=2"))
+    options, creation = weaviate._options(StoreURL.parse("weaviate://k%40y@c.example/docs?grpc_host=g&shards=2"))
     assert (options.host, options.port, options.tls, options.key) == ("c.example", 443, True, "k@y")
     assert (options.grpc_host, options.grpc_port, options.collection) == ("g", 443, "Docs")
     assert creation.shards == 2
-    plain, _ = weaviate._options(stores.StoreURL.parse("weaviate://localhost/Docs?tls=false"))
+    plain, _ = weaviate._options(StoreURL.parse("weaviate://localhost/Docs?tls=false"))
     assert (plain.port, plain.grpc_host, plain.grpc_port, plain.timeout) == (8080, "localhost", 50051, 60)
 
 
