@@ -387,6 +387,33 @@ def test_bounds_hold_what_the_reference_holds(bound: float, data: st.DataObject)
     assert holds == filters.evaluate(filters.parse({"a": {op: bound}}), {"a": value})
 
 
+@pytest.mark.parametrize("written", [5, 25], ids=["before the first saving", "after some"])
+def test_an_index_whose_saving_was_cut_off_is_put_back(tmp_path: Path, written: int) -> None:
+    url = f"chroma:{tmp_path}/collection?sync_threshold=10"
+    code = f"""
+import os
+from nearest import stores
+from nearest.contract import Schema
+from tests.stores.test_chroma import SCHEMA, record
+store = stores.connect({url!r}, SCHEMA)
+for i in range({written}):
+    store.upsert([record(f"r{{i}}", {{"n": i}}, i)])
+store.delete(["r1"])
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    torn = [file for file in tmp_path.glob("*-*-*-*-*/*") if file.is_file()]
+    assert torn
+    for file in torn:  # as far as a killed process had come with it
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    ids = {f"r{i}" for i in range(written)} - {"r1"}
+    for _ in range(2):
+        with stores.connect(url) as store:
+            assert {r.id for r in store.scan_all(with_vectors=True)} == ids
+            truth = true_scores("cosine", vector(9), {i: vector(int(i[1:])) for i in ids})
+            check_ranking(store.search(Query(Dense(vector(9)), k=100)), truth, 100)
+
+
 def test_facts(url: str) -> None:
     with stores.connect(url, SCHEMA) as store:
         store.upsert([record("a"), record("b")])

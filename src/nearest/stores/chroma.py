@@ -13,7 +13,10 @@ text (key `payload`), and keys that conditions run on are derived beside it for 
 see "filters" below. Chroma's upsert merges metadata, so keys that a record no longer has are removed with it; two
 processes that write the same record of a server at the same moment can leave such a key behind.
 
-A folder is for one process: another one that opens the same collection is refused. A query's `ef` cannot be less than
+A folder is for one process: another one that opens the same collection is refused. Chroma saves an index by writing
+over its files, so a process that is killed meanwhile leaves one that cannot be read; in a folder a copy of the last
+whole one is kept beside (`.COLLECTION.saved`) and put back, and Chroma's WAL brings it up to date. A server has no
+such copy. A query's `ef` cannot be less than
 the schema's, since Chroma has it in the collection alone; more is had by asking for as many hits. `exact` reads the
 vectors of all matching records.
 """
@@ -21,10 +24,13 @@ vectors of all matching records.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
 import re
+import shutil
+import sqlite3
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,13 +124,17 @@ class ChromaStore(Store):
         if self._most < 1:  # the server does not say
             self._most = self.capabilities.max_batch
         self._writing = threading.Lock()
+        self._saved: _Saved | None = None
         self._on_close = contextlib.ExitStack()
 
     def close(self) -> None:
         if self._client is not None:
             client, self._client = self._client, None
-            with self._on_close, _opening:
-                client.close()
+            with self._on_close:
+                with _opening:
+                    client.close()
+                if self._saved is not None:
+                    self._saved.close()
 
     @property
     def _open(self) -> Collection:
@@ -139,6 +149,7 @@ class ChromaStore(Store):
         with self._writing:  # so that no other thread changes what `_write` replaces
             for batch, rows in self._batches(records):
                 failed |= self._write(batch, rows)
+                self._keep()
         if failed:
             raise BatchFailed.of(failed, len(records))
 
@@ -183,6 +194,7 @@ class ChromaStore(Store):
         with self._writing:
             for part in _parts(ids, self._most):
                 self._call(lambda part=part: self._open.delete(ids=part))  # type: ignore[misc]
+                self._keep()
 
     def _delete_where(self, where: Filter) -> None:
         native = _translate(where)
@@ -191,6 +203,11 @@ class ChromaStore(Store):
         elif native is not False:
             with self._writing:
                 self._call(lambda: self._open.delete(where=native))
+                self._keep()
+
+    def _keep(self) -> None:
+        if self._saved is not None:
+            self._call(self._saved.keep)
 
     # --- reading ---
 
@@ -478,6 +495,11 @@ def _connect_folder(url: StoreURL, schema: Schema | None, threshold: float | Non
             client: Any = chromadb.PersistentClient(folder.resolve(), settings=_settings())
         try:
             store = _open_collection(place, client, name, schema, threshold, folder)
+            with _errors(place):
+                store._saved = _Saved(folder, name, str(store._collection.id))
+                store._saved.restore()
+            store._call(store._collection.count)  # brings the index up to date, and perhaps saves it
+            store._keep()
         except BaseException:
             with _opening:
                 client.close()
@@ -583,6 +605,57 @@ def _number(options: Mapping[str, str], name: str, least: float) -> float:
     return value
 
 
+class _Saved:
+    """The last whole index of a collection in a folder, for when saving the next one is cut off.
+
+    Chroma notes which write an index is saved up to (`max_seq_id`) after saving it, and only then forgets the WAL
+    before. So a copy made at the same number is one that the WAL continues.
+    """
+
+    def __init__(self, folder: Path, name: str, collection: str) -> None:
+        self._copy = folder / f".{name}.saved"
+        self._copying = folder / f".{name}.saving"
+        self._opened = folder / f".{name}.open"
+        self._database = sqlite3.connect(folder / "chroma.sqlite3", check_same_thread=False)
+        ((self._segment,),) = self._database.execute(
+            "SELECT id FROM segments WHERE collection = ? AND scope = 'VECTOR'", (collection,)
+        )
+        self._index = folder / self._segment
+
+    def _number(self) -> str:
+        row = self._database.execute("SELECT seq_id FROM max_seq_id WHERE segment_id = ?", (self._segment,)).fetchone()
+        return "none" if row is None else f"{self._segment}:{row[0]}"
+
+    def _kept(self) -> str:
+        try:
+            return (self._copy / "number").read_text()
+        except FileNotFoundError:
+            return "none"
+
+    def restore(self) -> None:
+        """Puts the copy back if the collection was not closed, and no index was saved since."""
+        if self._opened.exists() and self._kept() == self._number():
+            shutil.rmtree(self._index, ignore_errors=True)
+            if self._copy.exists():
+                shutil.copytree(self._copy, self._index, ignore=shutil.ignore_patterns("number"))
+        self._opened.touch()
+
+    def keep(self) -> None:
+        """Copies the index if it was saved since the last copy."""
+        number = self._number()
+        if number == self._kept():
+            return
+        shutil.rmtree(self._copying, ignore_errors=True)
+        shutil.copytree(self._index, self._copying)
+        (self._copying / "number").write_text(number)
+        shutil.rmtree(self._copy, ignore_errors=True)
+        self._copying.rename(self._copy)
+
+    def close(self) -> None:
+        self._database.close()
+        self._opened.unlink(missing_ok=True)
+
+
 # --- errors ----------------------------------------------------------------------------------------
 
 
@@ -621,6 +694,10 @@ def _known(place: str, error: Exception) -> NearestError | None:
             case errors.ChromaError() if not isinstance(fault, errors.InternalError):
                 return _refused(place, fault.code(), said, None)
     if isinstance(error, errors.InternalError):
+        return _failed(place, said)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return DiskFull(f"{place}: the disk is full; free some space and run it again")
+    if isinstance(error, OSError | sqlite3.Error):
         return _failed(place, said)
     if isinstance(error, ValueError):
         return InvalidInput(f"{place}: {said}")
