@@ -122,9 +122,10 @@ def test_an_index_is_built_used_and_exact_enough(postgres: Postgres, url: str, o
             if "halfvec" not in options:
                 assert [hit.id for hit in exact] == best
         assert found >= 40
-    # The next one to open knows of the index.
     with stores.connect(url) as store:
-        assert store.search(Query(Dense(query), k=10, ef=500))[0].id == best[0]
+        assert store.search(Query(Dense(query), k=10, exact=True))[0].id == exact[0].id
+        assert isinstance(store, pgvector.PgvectorStore)
+        assert store._indexed == (set() if "none" in options else {"v0"})  # the next one to open knows of it
 
 
 def test_a_condition_that_holds_for_few_finds_all_of_them_through_an_index(url: str) -> None:
