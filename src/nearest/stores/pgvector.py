@@ -962,7 +962,7 @@ class _Translation:
                 typed = None if told is None else self._typed(*told, node)
                 if typed is None:
                     return self._anywhere(node)
-                # `coalesce` keeps the planner from weighing the payload's indexes, which takes longer than the odd rows.
+                # `coalesce` keeps the planner from weighing the payload's indexes, which costs more than the odd rows.
                 return f"({typed} OR (odd AND coalesce({self._anywhere(node)}, false)))"
 
     def _bind(self, value: Any) -> str:
