@@ -5,27 +5,20 @@ Options, `?name=value`:
     token, secure         an API key or `user:password`; `true` for TLS (also the default on port 443)
     timeout               seconds that a call may take, 60
     consistency           strong (default), session, bounded or eventually; the last two need `wait()` after a write
-    index                 hnsw, hnsw_sq, hnsw_pq, ivf_flat, ivf_sq8, ivf_pq, ivf_rabitq, scann, diskann, flat, autoindex;
-                          by default what the schema's quantization asks for: hnsw, hnsw_sq, hnsw_pq or ivf_rabitq
+    index                 hnsw, hnsw_sq, hnsw_pq, ivf_flat, ivf_sq8, ivf_pq, ivf_rabitq, scann, diskann, flat (exact)
+                          or autoindex; by default hnsw, or what the schema's quantization asks for: hnsw_sq (scalar),
+                          hnsw_pq (product), ivf_rabitq (binary); on Zilliz Cloud autoindex
     nlist, nprobe         of the IVF kinds and SCANN: cells, and cells that a search visits
     subvectors            of the product quantizers; by default a quarter of the dimension (16x)
     search_list           of DISKANN: candidates
     partition_key         a payload field; records are laid out by its value, and `$eq` and `$in` on it read those alone
     partitions, shards    how many of either
-    terms                 `array` or `text`: how filter terms are kept; by default what is fast there (see below)
-What changes the layout (all but the first three and nprobe and search_list) is kept when a collection is made, and may
-be left out when it is opened.
+    terms                 `array` or `text`: how filter terms are kept; by default what is fast there (see `_milvus.py`)
+What the layout depends on (index, nlist, subvectors, and from partition_key on) is kept when a collection is made, and
+may be left out when it is opened. Milvus Lite has hnsw, ivf_flat, flat and autoindex, and no quantization here, as it
+does not rescore.
 
-How a record is kept. `id`: the primary key. `payload`: the whole payload as one JSON text, as Milvus' own JSON fields
-would alter numbers. `vector_0`, ...: the dense vectors in the schema's order. `text` and `text_sparse`: the words of
-the text field, stemmed here so that they are the same on every server, counted and scored by Milvus' BM25 function.
-`terms`: for every value in the payload one hash of its path and the value, and one of its path and type. They make
-equality exact on any field, declared or not, in lists too: a missing field, null and [] have no term, and `"5"`, `5`
-and `true` have different ones. A server finds them by an inverted index over an array; Milvus Lite reads arrays row by row
-in Python but matches text in native code, so there they are one text. `low_0`, `high_0`, ...: the least and
-greatest value of each declared integer, float and datetime field; an element of a list is above x when the greatest
-is. Order comparisons on other fields are only narrowed to records that hold a number (or a date) there.
-No field is nullable, so no condition depends on what a version of Milvus takes null for.
+How a record lies in Milvus' fields, and what a condition becomes, is in `_milvus.py`.
 
 The schema is a property of the collection, set in the call that creates it; indexes that a crash kept from being
 made are made by the next opening.
@@ -37,7 +30,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import hashlib
 import json
 import logging
 import math
@@ -45,16 +37,11 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
-import numpy as np
-
-from nearest import filters
 from nearest.contract import (
     Capabilities,
     Dense,
@@ -79,7 +66,6 @@ from nearest.errors import (
     CollectionLocked,
     ConnectionFailed,
     InvalidInput,
-    InvalidRecord,
     MissingDependency,
     NearestError,
     NotACollection,
@@ -89,8 +75,9 @@ from nearest.errors import (
     TimedOut,
     UnsupportedError,
 )
-from nearest.filters import And, Comparison, Filter, Loose, Not, Or, Support
-from nearest.stores._bm25 import K1, Analyzer, B
+from nearest.filters import Comparison, Filter, Support
+from nearest.stores._bm25 import K1, B
+from nearest.stores._milvus import EXACT_FILTERS, MAX_TERMS, MAX_TEXT, TERM_LENGTH, Columns, quoted
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient  # type: ignore[import-untyped]
@@ -101,8 +88,6 @@ KNOWN_GAPS: tuple[Gap, ...] = ()
 EMBEDDED = False
 
 _MARK = "nearest"  # the collection property that holds the schema and the layout
-_MAX_TEXT = 65_535  # bytes, Milvus' limit of a VARCHAR
-_MAX_TERMS = 2_600  # of 24 characters and a space, within _MAX_TEXT; an array holds 4,096
 _MAX_ID = 2_048  # bytes of 512 characters
 _MAX_FIELDS = 64
 _SLICE_BYTES = 32 * 2**20  # a server takes messages of 64 MiB
@@ -110,16 +95,7 @@ _SLICE_ROWS = 10_000
 _PAGE_BYTES = 16 * 2**20
 _PAGE_ROWS = 1_000
 _TIES = 2  # reciprocal ranks tie often, and Milvus cuts among equals as it likes
-_EXACT = 2**53  # up to here float64 holds every integer
-_INT64 = range(-(2**63), 2**63)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EVERYTHING, _NOTHING = 'id != ""', 'id == ""'
 _CONSISTENCY = {"strong": "Strong", "session": "Session", "bounded": "Bounded", "eventually": "Eventually"}
-_RETRY = {"retry_times": 0, "retry_on_rate_limit": False}  # a layer retries
-
-# The client and Milvus Lite log what they also raise; without a handler Python would print it.
-for _name in ("pymilvus", "milvus_lite"):
-    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
 # --- what a server can do --------------------------------------------------------------------------
@@ -158,7 +134,6 @@ _BY_QUANTIZATION = {"none": "hnsw", "scalar": "hnsw_sq", "product": "hnsw_pq", "
 _ALWAYS: frozenset[Feature] = frozenset(
     {"dense", "named_vectors", "text", "native_fusion", "cosine", "dot", "l2", "durable"}
 )
-_FILTERS = frozenset({"$eq", "$in", "$exists"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +180,7 @@ class _Address:
     shown: str
     path: Path | None
     uri: str
-    token: str
+    token: str = field(repr=False)
     database: str
     collection: str
     timeout: float
@@ -213,6 +188,11 @@ class _Address:
     layout: dict[str, Any]
     nprobe: int | None
     search_list: int | None
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """What every call to the client is given: its deadline."""
+        return {"timeout": self.timeout, "retry_on_rate_limit": False}
 
 
 def _address(url: StoreURL) -> _Address:
@@ -319,6 +299,7 @@ class _Local:
             raise CollectionDamaged(f"{path} cannot be opened ({error}); restore it from a backup") from error
         except OSError as error:
             raise StorageError(f"{path} cannot be opened ({error}); check the path and its permissions") from error
+        logging.getLogger("milvus_lite").addHandler(logging.NullHandler())  # or Python prints what it also raises
         self.path = path
         self.uri = f"http://127.0.0.1:{port}"
         self.writing = threading.Lock()  # Milvus Lite takes one writer at a time
@@ -352,260 +333,13 @@ class _Local:
 atexit.register(_Local.end)
 
 
-# --- values, terms, columns ------------------------------------------------------------------------
-
-
-def _hash(*parts: str) -> str:
-    """24 hexadecimal digits; no part holds the separator but the last."""
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
-
-
-@lru_cache(maxsize=4096)
-def _type_term(path: str, kind: str) -> str:
-    return _hash("type", kind, path)
-
-
-def _term(path: str, value: Any) -> str:
-    """The same for values that are equal in the filter language, and for no others."""
-    if isinstance(value, str):
-        moment = filters.instant(value)
-        return _hash("text", path, value) if moment is None else _hash("date", path, moment.isoformat())
-    if isinstance(value, bool):
-        return _hash("bool", path, str(value))
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return _hash("number", path, repr(value))
-
-
-def _kind_of(value: Any) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int | float):
-        return "number"
-    if isinstance(value, str):
-        return "text" if filters.instant(value) is None else "date"
-    return "other"
-
-
-_KIND_NAMES = ("bool", "number", "text", "date", "other")
-
-
-def _terms(payload: Any) -> set[str]:
-    """Every term of a payload; keys that no path reaches (with a dot, or empty) have none."""
-    found: set[str] = set()
-
-    def walk(path: str, value: Any) -> None:
-        if isinstance(value, list | tuple):
-            for item in value:
-                add(path, item)
-        elif value is not None:
-            add(path, value)
-            if isinstance(value, dict):
-                inside(f"{path}.", value)
-
-    def add(path: str, item: Any) -> None:
-        kind = _kind_of(item)
-        found.add(_type_term(path, kind))
-        if kind != "other":
-            found.add(_term(path, item))
-
-    def inside(prefix: str, value: dict[str, Any]) -> None:
-        for key, item in value.items():
-            if key and "." not in key:
-                walk(prefix + key, item)
-
-    inside("", payload)
-    return found
-
-
-def _micros(text: str) -> int:
-    moment = filters.instant(text)
-    assert moment is not None
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def _quoted(text: str) -> str:
-    """As a literal of Milvus' expressions, with the only escapes that both Milvus and Milvus Lite read."""
-    for plain, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
-        text = text.replace(plain, escaped)
-    return f'"{text}"'
-
-
-class _Columns:
-    """How a schema's records lie in Milvus' fields, both ways."""
-
-    def __init__(self, schema: Schema, layout: dict[str, Any]) -> None:
-        self.schema = schema
-        self.vectors = {name: f"vector_{i}" for i, name in enumerate(schema.vectors)}
-        ordered = [(path, kind) for path, kind in schema.fields.items() if kind in ("integer", "float", "datetime")]
-        self.ranges = {path: (kind, f"low_{i}", f"high_{i}") for i, (path, kind) in enumerate(ordered)}
-        self.as_array = layout["terms"] == "array"
-        self.partition_key: str | None = layout.get("partition_key")
-        self.text = None if schema.text is None else tuple(schema.text.split("."))
-        self.analyzer = None if self.text is None else Analyzer(schema.language)
-        self.vector_bytes = 4 * sum(spec.dim for spec in schema.vectors.values())
-
-    def row(self, record: Record) -> tuple[dict[str, Any], int]:
-        """What Milvus is given for a record, and about how many bytes that is. Raises InvalidRecord."""
-        payload = json.dumps(record.payload, ensure_ascii=False, separators=(",", ":"))
-        terms = _terms(record.payload)
-        row: dict[str, Any] = {"id": record.id, "payload": payload}
-        size = self._fits(record, "the payload as JSON", payload)
-        if len(terms) > _MAX_TERMS:
-            raise InvalidRecord(
-                f"record {record.id!r}: the payload holds too many different values to filter by ({len(terms)} terms; "
-                f"at most {_MAX_TERMS}); keep long lists elsewhere"
-            )
-        row["terms"] = list(terms) if self.as_array else " ".join(terms)
-        for name, column in self.vectors.items():
-            row[column] = record.vectors[name]
-        for path, (kind, low, high) in self.ranges.items():
-            row[low], row[high] = self._bounds(kind, filters.resolve(record.payload, tuple(path.split("."))))
-        if self.analyzer is not None and self.text is not None:
-            row["text"] = " ".join(self.analyzer.terms(filters.resolve(record.payload, self.text) or ""))
-            size += self._fits(record, "the text", row["text"])
-        if self.partition_key is not None:
-            row["partition"] = self._partition_of(record)
-        return row, size + 25 * len(terms) + self.vector_bytes
-
-    @staticmethod
-    def _fits(record: Record, what: str, text: str) -> int:
-        size = len(text) if text.isascii() else len(text.encode())
-        if size > _MAX_TEXT:
-            raise InvalidRecord(
-                f"record {record.id!r}: {what} has {size} bytes; Milvus holds {_MAX_TEXT}; use smaller chunks"
-            )
-        return size
-
-    @staticmethod
-    def _bounds(kind: str, value: Any) -> tuple[Any, Any]:
-        values = [v for v in (value if isinstance(value, list | tuple) else (value,)) if v is not None]
-        if kind == "datetime":
-            values = [_micros(v) for v in values]
-        elif kind == "float":
-            values = [float(v) for v in values]
-        return (min(values), max(values)) if values else (0, 0)
-
-    def _partition_of(self, record: Record) -> str:
-        assert self.partition_key is not None
-        value = filters.resolve(record.payload, tuple(self.partition_key.split(".")))
-        if isinstance(value, list | tuple | dict):
-            raise InvalidRecord(
-                f"record {record.id!r}: payload.{self.partition_key} is the partition key and needs one value or none"
-            )
-        return "" if value is None else _term(self.partition_key, value)
-
-    def record(self, row: Any, with_payload: bool, with_vectors: bool) -> Record:
-        vectors = {name: np.array(row[column], np.float32) for name, column in self.vectors.items()} \
-            if with_vectors else {}  # fmt: skip
-        return Record(row["id"], vectors, json.loads(row["payload"]) if with_payload else {})
-
-    def fields(self, with_payload: bool, with_vectors: bool) -> list[str]:
-        return ["id", *(["payload"] if with_payload else []), *(self.vectors.values() if with_vectors else [])]
-
-    # Conditions.
-
-    def support(self, comparison: Comparison) -> Support:
-        if comparison.op in _FILTERS:
-            return "exact"
-        if comparison.op != "$contains" and (known := self._range(comparison)) is not None:
-            kind, bound = known[0], comparison.value
-            # Larger integers of a float field are rounded.
-            return "exact" if kind != "float" or abs(cast("float", bound)) < _EXACT else "superset"
-        return "superset"
-
-    def _range(self, comparison: Comparison) -> tuple[str, str, str] | None:
-        """The declared field that an order comparison is about, if both are of one kind."""
-        known = self.ranges.get(".".join(comparison.path))
-        if known is None or isinstance(comparison.value, str) != (known[0] == "datetime"):
-            return None
-        return known
-
-    def expression(self, condition: Filter | None) -> str:
-        match condition:
-            case None:
-                return ""
-            case And(parts):
-                return self._joined(" and ", parts, _EVERYTHING)
-            case Or(parts):
-                return self._joined(" or ", parts, _NOTHING)
-            case Not(part):
-                return f"not ({self.expression(part)})"
-            case Comparison() | Loose():
-                return self._compared(condition.part if isinstance(condition, Loose) else condition)
-
-    def _joined(self, word: str, parts: tuple[Filter, ...], empty: str) -> str:
-        return word.join(f"({self.expression(part)})" for part in parts) or empty
-
-    def _compared(self, comparison: Comparison) -> str:
-        path, value = ".".join(comparison.path), comparison.value
-        match comparison.op:
-            case "$exists":
-                return self._any(_type_term(path, kind) for kind in _KIND_NAMES)
-            case "$eq":
-                return self._equal(path, (value,))
-            case "$in":
-                return self._equal(path, cast("tuple[Any, ...]", value))
-            case "$contains":
-                element = self._any([_term(path, value)])
-                if not isinstance(value, str):
-                    return element
-                # Letters and digits stand in the payload's text as they are; what lies between is left open.
-                pattern = re.sub(r"(\W|_)+", "%", value).strip("%")
-                text = self._any([_type_term(path, "text"), _type_term(path, "date")])
-                return f"({element}) or (({text}) and payload like {_quoted(f'%{pattern}%')})"
-        marked = self._any([_type_term(path, "date" if isinstance(value, str) else "number")])
-        known = self._range(comparison)
-        return marked if known is None else f"({marked}) and {self._ordered(known, comparison)}"
-
-    def _equal(self, path: str, values: tuple[Any, ...]) -> str:
-        terms = [_term(path, value) for value in values]
-        if not terms:
-            return _NOTHING
-        matched = self._any(terms)
-        if path != self.partition_key:
-            return matched
-        return f"(partition in {json.dumps(terms)}) and ({matched})"
-
-    def _any(self, terms: Iterable[str]) -> str:
-        wanted = list(terms)
-        if not self.as_array:
-            return " or ".join(f'terms like "%{term}%"' for term in wanted)
-        if len(wanted) == 1:
-            return f'array_contains(terms, "{wanted[0]}")'
-        return f"array_contains_any(terms, {json.dumps(wanted)})"
-
-    @staticmethod
-    def _ordered(known: tuple[str, str, str], comparison: Comparison) -> str:
-        """On the greatest value for above, on the least for below."""
-        kind, low, high = known
-        op, bound = comparison.op, comparison.value
-        above = op in ("$gt", "$gte")
-        if kind == "float":
-            value = float(cast("float", bound))
-            strict = op in ("$gt", "$lt") and abs(value) < _EXACT
-            return f"{high if above else low} {'>' if above else '<'}{'' if strict else '='} {value!r}"
-        if isinstance(bound, str):
-            bound = _micros(bound)
-        # In whole numbers, and so that the literal is never -2^63, which Milvus cannot read.
-        if above:
-            least = math.floor(cast("float", bound)) + 1 if op == "$gt" else math.ceil(cast("float", bound))
-            if least == _INT64[0] or least not in _INT64:
-                return _NOTHING if least > 0 else _EVERYTHING
-            return f"{high} >= {least}"
-        beyond = math.ceil(cast("float", bound)) if op == "$lt" else math.floor(cast("float", bound)) + 1
-        if beyond == _INT64[0] or beyond not in _INT64:
-            return _EVERYTHING if beyond > 0 else _NOTHING
-        return f"{low} < {beyond}"
-
-
 # --- the store -------------------------------------------------------------------------------------
 
 
 class MilvusStore(Store):
     """One collection. `capabilities` of the class are those of a Milvus 2.6 server; an instance has its server's."""
 
-    capabilities = Capabilities(_Server((2, 6)).features(), _FILTERS, max_batch=_SLICE_ROWS)
+    capabilities = Capabilities(_Server((2, 6)).features(), EXACT_FILTERS, max_batch=_SLICE_ROWS)
 
     def __init__(
         self, address: _Address, local: _Local | None, client: MilvusClient, server: _Server,
@@ -619,7 +353,7 @@ class MilvusStore(Store):
         self._closing = threading.Lock()
         self._layout = layout
         self._kind = _KINDS[layout["index"]]
-        self._columns = _Columns(schema, layout)
+        self._columns = Columns(schema, layout)
         self.capabilities = _capabilities(server, self._kind, address)  # type: ignore[misc]  # as the server allows
         self._page = max(1, min(_PAGE_ROWS, _PAGE_BYTES // (self._columns.vector_bytes + 1)))
 
@@ -632,7 +366,7 @@ class MilvusStore(Store):
         try:
             with _errors(address):
                 client = _connect(address, local)
-                server = _Server.of(client.get_server_version(**_RETRY))
+                server = _Server.of(client.get_server_version(**address.call))
                 found = _describe(client, address)
                 if found is None:
                     if schema is None:
@@ -656,15 +390,14 @@ class MilvusStore(Store):
     def _complete(self, client: MilvusClient) -> None:
         """Make the indexes that are missing (of a new collection, or after a crash), and load it."""
         name = self._address.collection
-        there = set(client.list_indexes(name, **_RETRY))
+        there = set(client.list_indexes(name, **self._address.call))
         wanted = client.prepare_index_params()
-        for field, index_type, metric, params in self._indexes():
-            if field not in there:
-                there.add("missing")
-                wanted.add_index(field, index_type=index_type, index_name=field, metric_type=metric, params=params)
-        if "missing" in there:
-            client.create_index(name, wanted, **_RETRY)
-        client.load_collection(name, **_RETRY)
+        missing = [index for index in self._indexes() if index[0] not in there]
+        for column, index_type, metric, params in missing:
+            wanted.add_index(column, index_type=index_type, index_name=column, metric_type=metric, params=params)
+        if missing:
+            client.create_index(name, wanted, **self._address.call)
+        client.load_collection(name, **self._address.call)
 
     def _indexes(self) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
         metrics = {"cosine": "COSINE", "dot": "IP", "l2": "L2"}
@@ -718,7 +451,7 @@ class MilvusStore(Store):
         rows = [self._columns.row(record) for record in records]
         for part in _slices(rows):
             with self._writing() as client:
-                client.upsert(self._address.collection, part, **_RETRY)
+                client.upsert(self._address.collection, part, **self._address.call)
 
     def _delete(self, ids: list[str]) -> None:
         for start in range(0, len(ids), _PAGE_ROWS):
@@ -730,20 +463,23 @@ class MilvusStore(Store):
     def _delete_by(self, expression: str) -> None:
         with self._writing() as client:
             client.delete(
-                self._address.collection, filter=expression, consistency_level=self._address.consistency, **_RETRY
+                self._address.collection,
+                filter=expression,
+                consistency_level=self._address.consistency,
+                **self._address.call,
             )
 
     def optimize(self) -> None:
         """Seal what was written, and return when it is indexed."""
         name = self._address.collection
         with self._writing() as client:
-            client.flush(name, **_RETRY)
+            client.flush(name, **self._address.call)
         if self._local is not None:
             self._local.database.get_collection(name)._wait_for_bg()
             return
         with _errors(self._address):
             while any(
-                int(self._open.describe_index(name, column, **_RETRY).get("pending_index_rows", 0))
+                int(self._open.describe_index(name, column, **self._address.call).get("pending_index_rows", 0))
                 for column in self._columns.vectors.values()
             ):
                 time.sleep(0.5)  # Milvus tells of progress only when asked
@@ -756,7 +492,7 @@ class MilvusStore(Store):
         told: dict[str, Any] = {"index": self._kind.index_type}
         with _errors(self._address):
             if self._columns.vectors:
-                index = self._open.describe_index(self._address.collection, "vector_0", **_RETRY)
+                index = self._open.describe_index(self._address.collection, "vector_0", **self._address.call)
                 told["index"] = f"{self._kind.index_type}, {index['state']}"
                 told["indexed"] = int(index["indexed_rows"])
         if self._local is not None:
@@ -778,7 +514,7 @@ class MilvusStore(Store):
         with _errors(self._address):
             found: list[Any] = self._open.query(
                 self._address.collection, filter=expression, output_fields=fields,
-                consistency_level=consistency or self._address.consistency, **more, **_RETRY,
+                consistency_level=consistency or self._address.consistency, **more, **self._address.call,
             )  # fmt: skip
         return found
 
@@ -804,7 +540,7 @@ class MilvusStore(Store):
             want = min(limit + 1 - len(records), self._page if with_vectors else _PAGE_ROWS)
             # As the client's iterator asks: only then are pages in the key's order; one may be short before the end.
             rows = self._query(
-                f"{condition}id > {_quoted(last)}", fields, want, iterator="True", reduce_stop_for_best="True"
+                f"{condition}id > {quoted(last)}", fields, want, iterator="True", reduce_stop_for_best="True"
             )
             if not rows:
                 return Page(records, None)
@@ -858,7 +594,7 @@ class MilvusStore(Store):
                 filter=self._columns.expression(first.where), limit=first.k,
                 output_fields=self._columns.fields(first.with_payload, first.with_vectors)[1:],
                 search_params={"params": self._search_params(metric, first.k, first.ef)},
-                consistency_level=self._address.consistency, **_RETRY,
+                consistency_level=self._address.consistency, **self._address.call,
             )  # fmt: skip
         return [self._hits(hits, metric, first) for hits in found]
 
@@ -922,7 +658,7 @@ class MilvusStore(Store):
             found = self._open.hybrid_search(
                 self._address.collection, requests, RRFRanker(find.rrf_k), limit=query.k + _TIES,
                 output_fields=self._columns.fields(query.with_payload, query.with_vectors)[1:],
-                consistency_level=self._address.consistency, **_RETRY,
+                consistency_level=self._address.consistency, **self._address.call,
             )  # fmt: skip
         return self._hits(found[0], "rrf", query)
 
@@ -950,7 +686,7 @@ def _slices(rows: Sequence[tuple[dict[str, Any], int]]) -> Iterator[list[dict[st
 
 
 def _among(ids: Sequence[str]) -> str:
-    return f"id in [{', '.join(_quoted(i) for i in ids)}]"
+    return f"id in [{', '.join(quoted(i) for i in ids)}]"
 
 
 # --- a collection's life ---------------------------------------------------------------------------
@@ -961,23 +697,28 @@ def _connect(address: _Address, local: _Local | None) -> MilvusClient:
         from pymilvus import MilvusClient
     except ImportError as error:
         raise MissingDependency("this store needs pymilvus; run: pip install 'nearest[milvus]'") from error
-    # The deadline lies in the channel: given a timeout, the client would repeat a failing call until it is over.
-    config = {"methodConfig": [{"name": [{}], "timeout": f"{address.timeout}s"}]}
-    return MilvusClient(
+    logging.getLogger("pymilvus.decorators").setLevel(logging.CRITICAL)  # it prints what it also raises
+    client = MilvusClient(
         uri=address.uri if local is None else local.uri,
         token=address.token,
         db_name=address.database,
         timeout=min(address.timeout, 10),
         dedicated=True,
-        grpc_options={"grpc.service_config": json.dumps(config)},
     )
+    # Given a deadline the client repeats a call until then, but asks this first; a layer retries.
+    client._get_connection()._on_rpc_error = _give_up
+    return client
+
+
+def _give_up(error: Exception) -> bool:
+    raise error
 
 
 def _describe(client: MilvusClient, address: _Address) -> tuple[Schema, dict[str, Any]] | None:
     """The schema and the layout that a collection was made with; None where there is none."""
-    if not client.has_collection(address.collection, **_RETRY):
+    if not client.has_collection(address.collection, **address.call):
         return None
-    mark = client.describe_collection(address.collection, **_RETRY).get("properties", {}).get(_MARK)
+    mark = client.describe_collection(address.collection, **address.call).get("properties", {}).get(_MARK)
     if mark is None:
         raise NotACollection(f"{address.shown} is not a collection of nearest; give another name")
     try:
@@ -1004,7 +745,7 @@ def _capabilities(server: _Server, kind: _Kind, address: _Address) -> Capabiliti
     if kind.index_type == "FLAT":
         features.add("exact")
     sees = address.consistency in ("Strong", "Session")
-    return Capabilities(frozenset(features), _FILTERS, read_your_writes=sees, max_batch=_SLICE_ROWS)
+    return Capabilities(frozenset(features), EXACT_FILTERS, read_your_writes=sees, max_batch=_SLICE_ROWS)
 
 
 def _choose(address: _Address, server: _Server, schema: Schema) -> dict[str, Any]:
@@ -1037,26 +778,26 @@ def _create(client: MilvusClient, address: _Address, server: _Server, schema: Sc
     from pymilvus import DataType, Function, FunctionType
 
     layout = _choose(address, server, schema)
-    columns = _Columns(schema, layout)
+    columns = Columns(schema, layout)
     table = client.create_schema(auto_id=False, enable_dynamic_field=False)
     table.add_field("id", DataType.VARCHAR, is_primary=True, max_length=_MAX_ID)
-    table.add_field("payload", DataType.VARCHAR, max_length=_MAX_TEXT)
+    table.add_field("payload", DataType.VARCHAR, max_length=MAX_TEXT)
     if columns.as_array:
-        array = {"element_type": DataType.VARCHAR, "max_capacity": _MAX_TERMS, "max_length": 24}
+        array = {"element_type": DataType.VARCHAR, "max_capacity": MAX_TERMS, "max_length": TERM_LENGTH}
         table.add_field("terms", DataType.ARRAY, **array)
     else:
-        table.add_field("terms", DataType.VARCHAR, max_length=_MAX_TEXT)
+        table.add_field("terms", DataType.VARCHAR, max_length=MAX_TEXT)
     for name, column in columns.vectors.items():
         table.add_field(column, DataType.FLOAT_VECTOR, dim=schema.vectors[name].dim)
     for kind, low, high in columns.ranges.values():
         for column in (low, high):
             table.add_field(column, DataType.DOUBLE if kind == "float" else DataType.INT64)
     if columns.partition_key is not None:
-        table.add_field("partition", DataType.VARCHAR, max_length=24, is_partition_key=True)
+        table.add_field("partition", DataType.VARCHAR, max_length=TERM_LENGTH, is_partition_key=True)
     if columns.analyzer is not None:
         # The words come stemmed and in lower case; these only part them.
         tokenizer = {"tokenizer": "standard" if server.lite else "whitespace"}
-        table.add_field("text", DataType.VARCHAR, max_length=_MAX_TEXT, enable_analyzer=True, analyzer_params=tokenizer)
+        table.add_field("text", DataType.VARCHAR, max_length=MAX_TEXT, enable_analyzer=True, analyzer_params=tokenizer)
         table.add_field("text_sparse", DataType.SPARSE_FLOAT_VECTOR)
         table.add_function(Function("bm25", FunctionType.BM25, ["text"], ["text_sparse"]))
     if len(table.fields) > _MAX_FIELDS:
@@ -1072,11 +813,16 @@ def _create(client: MilvusClient, address: _Address, server: _Server, schema: Sc
     mark = json.dumps({"schema": schema.to_json(), "layout": layout})
     try:
         client.create_collection(
-            address.collection, schema=table, properties={_MARK: mark}, consistency_level="Strong", **more, **_RETRY
+            address.collection,
+            schema=table,
+            properties={_MARK: mark},
+            consistency_level="Strong",
+            **more,
+            **address.call,
         )
     except Exception:
         # Another process may have made it in the meantime; what it made is compared by the caller.
-        if not client.has_collection(address.collection, **_RETRY):
+        if not client.has_collection(address.collection, **address.call):
             raise
 
 
@@ -1154,5 +900,6 @@ def _status(error: BaseException | None) -> BaseException | None:
     import grpc
 
     while error is not None and not isinstance(error, grpc.RpcError):
-        error = error.__cause__
+        # The client raises errors from themselves.
+        error = error.__cause__ if error.__cause__ is not error else None
     return error
