@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +20,7 @@ from nearest.contract import (
     FusionMethod,
     Hit,
     IndexParams,
+    Mark,
     Record,
     Schema,
     Store,
@@ -431,16 +433,25 @@ class Collection:
         )  # fmt: skip
 
     def get(self, document_id: str) -> Document | None:
-        """A document as it was added, put together from its chunks; None if it is not there."""
+        """A document as it was added, put together from its chunks; None if it is not there.
+
+        Its marks are those that its chunks kept.
+        """
         record_ids = self.ledger.record_ids([document_id]).get(document_id)
         if not record_ids:
             return None
         text = ""
         metadata: Mapping[str, Any] = {}
+        marks: list[Mark] = []
         for record in self.store.get(record_ids):
-            text += record.text[len(text) - int(record.payload["start"]) :]
+            start = int(record.payload["start"])
+            text += record.text[len(text) - start :]
             metadata = record.metadata
-        return Document(document_id, text, metadata)
+            mark = Mark(start, record.page, tuple(record.headings))
+            known = replace(marks[-1], start=start) if marks else Mark(start)
+            if mark != known:
+                marks.append(mark)
+        return Document(document_id, text, metadata, tuple(marks))
 
     def count(self, where: Mapping[str, Any] | Filter | None = None) -> int:
         """Documents, or those that satisfy a condition."""

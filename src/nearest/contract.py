@@ -10,6 +10,7 @@ import json
 import math
 import re
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,16 +57,40 @@ _INT64 = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """Where the text of a document stands in its source, from offset `start` (characters) to the next mark.
+
+    page: from 1; of a presentation, the slide. headings: the titles of the sections around, outermost first.
+    Each mark tells both anew: what it leaves out is not known there.
+    """
+
+    start: int
+    page: int | None = None
+    headings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """What a user adds.
 
     id: 1 to 512 characters. text: not empty. metadata: a JSON object (string keys; strings, finite
     numbers within 64 bits, booleans, null, lists and objects); `where` conditions are about it.
+    marks: pages and headings, by rising `start`; each chunk's payload keeps those of its own start, see `Record`.
     """
 
     id: str
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    marks: tuple[Mark, ...] = ()
+
+    def place(self, offset: int) -> dict[str, Any]:
+        """`page` and `headings` (a list) at an offset of the text; each is absent where it is not known."""
+        i = bisect_right(self.marks, offset, key=lambda mark: mark.start) - 1
+        if i < 0:
+            return {}
+        mark = self.marks[i]
+        known: dict[str, Any] = {} if mark.page is None else {"page": mark.page}
+        return {**known, "headings": list(mark.headings)} if mark.headings else known
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +116,28 @@ def check_document(document: Document) -> Document:
             raise InvalidInput("text is empty; give it something to index")
         # A lone surrogate is legal in a str but not in UTF-8, and so in no database.
         document.text.encode()
-        return Document(document.id, document.text, check_json_object(document.metadata, "metadata"))
+        metadata = check_json_object(document.metadata, "metadata")
+        return Document(document.id, document.text, metadata, _checked_marks(document))
     except InvalidInput as error:
         raise InvalidDocument(f"document {_short(document.id)}: {error}") from None
     except UnicodeEncodeError:
         raise InvalidDocument(
             f"document {_short(document.id)}: text holds a lone surrogate; decode the source with the right encoding"
         ) from None
+
+
+def _checked_marks(document: Document) -> tuple[Mark, ...]:
+    before = 0
+    for i, mark in enumerate(document.marks):
+        if not isinstance(mark, Mark) or not isinstance(mark.start, int) or not before <= mark.start:
+            raise InvalidInput(f"marks[{i}] must be a Mark whose start is not before the last one's, got {mark!r}")
+        if mark.page is not None and (not isinstance(mark.page, int) or not 1 <= mark.page < 2**31):
+            raise InvalidInput(f"marks[{i}].page must be an integer from 1, got {mark.page!r}")
+        _plain_json(list(mark.headings), f"marks[{i}].headings", 0)
+        if not all(isinstance(heading, str) for heading in mark.headings):
+            raise InvalidInput(f"marks[{i}].headings must be strings, got {mark.headings!r}")
+        before = mark.start
+    return tuple(document.marks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +280,9 @@ Vector = Float32 | SparseVector
 class Record:
     """What a store holds. Under cosine a dense vector comes back at unit length, on every store.
 
-    A record of the write path is a chunk; `document_id`, `text` and `metadata` read its payload.
+    A record of the write path is a chunk. Its payload holds document_id, chunk (its ordinal), start, text,
+    metadata (the document's), and where its start stands in the source, if that is known: page, from 1, and
+    headings, the titles of the sections around it, outermost first. The properties read that payload.
     """
 
     id: str
@@ -259,6 +301,15 @@ class Record:
     def metadata(self) -> Mapping[str, Any]:
         metadata: Mapping[str, Any] = self.payload.get("metadata", {})
         return metadata
+
+    @property
+    def page(self) -> int | None:
+        return self.payload.get("page")
+
+    @property
+    def headings(self) -> Sequence[str]:
+        headings: Sequence[str] = self.payload.get("headings", ())
+        return headings
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pytest
 import nearest
 from nearest import errors
 from nearest.app import Collection
-from nearest.contract import Chunk, Document, Record
+from nearest.contract import Chunk, Document, Mark, Record
 from nearest.filters import parse
 from nearest.ingest import Progress
 from tests.fakes import HashEmbedder, LineChunker
@@ -51,6 +51,31 @@ def test_added_documents_are_found_and_given_back(kb: Collection) -> None:
     assert kb.get("nobody") is None
     assert kb.count() == 2
     assert {r.id for r in kb.scan()} == {"a#0", "a#1", "b#0", "b#1"}
+
+
+def test_chunks_know_their_page_and_headings(kb: Collection) -> None:
+    marks = (Mark(4, 1, ("Top",)), Mark(8, 2, ("Top", "Über")), Mark(12))
+    document = Document("a", "one\ntwo\nsix\nten\n", {}, marks)
+    kb.add([document])
+    places = {r.text: (r.page, list(r.headings)) for r in kb.scan()}
+    assert places == {
+        "one\n": (None, []), "two\n": (1, ["Top"]), "six\n": (2, ["Top", "Über"]), "ten\n": (None, []),
+    }  # fmt: skip
+    (hit,) = kb.search("six\n", k=1, mode="dense")
+    assert (hit.page, hit.headings) == (2, ["Top", "Über"])
+    assert kb.get("a") == document
+    assert kb.add([document]).unchanged == 1
+    assert kb.add([Document("a", document.text, {}, (Mark(0, 7),))]).updated == 1
+    assert {r.page for r in kb.scan()} == {7}
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [(Mark(3), Mark(2)), (Mark(-1),), (Mark(0, 0),), (Mark(0, headings=(1,)),), (Mark(0, headings=("\ud800",)),)],  # type: ignore[arg-type]
+)
+def test_wrong_marks_are_refused(kb: Collection, marks: tuple[Mark, ...]) -> None:
+    with pytest.raises(errors.InvalidDocument, match=r"marks\["):
+        kb.add([Document("a", "text\n", {}, marks)])
 
 
 def test_unchanged_documents_are_not_embedded_again(tmp_path: Path) -> None:

@@ -337,12 +337,15 @@ class _Run:
             self.writer._ledger.saw(ids, self.run, origin)
 
     def _hash(self, document: Document) -> str:
-        content = canonical_json([document.text, document.metadata, self.salt])
+        marks = [[[m.start, m.page, list(m.headings)] for m in document.marks]] if document.marks else []
+        content = canonical_json([document.text, document.metadata, self.salt, *marks])
         return hashlib.sha256(content.encode()).hexdigest()
 
     def _record_id(self, document: Document, chunk: Chunk) -> str:
         """From the document, the ordinal and the content, so that versions lie side by side until committed."""
-        content = canonical_json([document.id, chunk.ordinal, chunk.start, chunk.text, document.metadata, self.salt])
+        parts = [document.id, chunk.ordinal, chunk.start, chunk.text, document.metadata, self.salt]
+        place = document.place(chunk.start)
+        content = canonical_json([*parts, place] if place else parts)
         return str(uuid.UUID(bytes=hashlib.sha256(_NAMESPACE.bytes + content.encode()).digest()[:16], version=5))
 
     def _fail(self, document_id: str, reason: str, origin: str | None) -> None:
@@ -453,6 +456,7 @@ def _records(prepared: _Prepared) -> Iterator[Record]:
             "start": chunk.start,
             "text": chunk.text,
             "metadata": document.metadata,
+            **document.place(chunk.start),
         }
         yield Record(record_id, {"dense": vector}, payload)
 
