@@ -39,6 +39,7 @@ PUBLIC = [
 LAZY = {
     *("alembic", "huggingface_hub", "hypothesis", "openvino", "pytest"),
     *("qdrant_edge", "sqlalchemy", "tokenizers", "torch"),
+    *("chromadb", "faiss", "pinecone", "psycopg", "pymilvus", "qdrant_client", "weaviate"),
 }
 
 DATABASES = {"chroma", "edge", "faiss", "milvus", "pgvector", "pinecone", "qdrant", "weaviate"}

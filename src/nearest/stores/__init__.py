@@ -81,7 +81,7 @@ def describe() -> list[dict[str, Any]]:
 
 def _installed(package: str) -> bool:
     try:
-        metadata.version(package)
+        metadata.version(package.partition("[")[0])
     except metadata.PackageNotFoundError:
         return False
     return True

@@ -94,6 +94,7 @@ if TYPE_CHECKING:
 SCHEMES = ("postgresql", "postgres")
 REQUIRES = {"pgvector": ">=0.4,<1", "psycopg[binary,pool]": ">=3.2,<4"}
 KNOWN_GAPS: tuple[Gap, ...] = ()
+IDENTITY = ("host", "port", "dbname", "table")
 
 _DEFAULTS = {
     "table": "nearest", "type": "vector", "index": "hnsw", "lists": "", "probes": "", "timeout": "0", "pool": "4",
@@ -136,6 +137,7 @@ class PgvectorStore(Store):
             }
         ),
         filters=frozenset({"$eq", "$in", *filters.ORDER_OPS, "$exists", "$contains"}),
+        remote=True,
     )  # fmt: skip
 
     def __init__(self, collection: _Collection, pool: ConnectionPool[Any], indexed: set[str]) -> None:
@@ -282,6 +284,12 @@ class PgvectorStore(Store):
 
 
 STORE = PgvectorStore
+
+
+def ledger(url: StoreURL) -> str:
+    """A collection's ledger is in its own database, where every machine that reaches the one finds the other."""
+    libpq = urlencode({name: value for name, value in url.options.items() if name not in _DEFAULTS})
+    return f"postgresql:{url.location}" + (f"?{libpq}" if libpq else "")
 
 
 def connect(url: StoreURL, schema: Schema | None) -> PgvectorStore:

@@ -120,6 +120,7 @@ class PineconeStore(Store):
         features=frozenset({"dense", "cosine", "dot", "l2", "payload_index", "durable"}),
         filters=frozenset({"$eq", "$in", "$gt", "$gte", "$lt", "$lte", "$exists"}),
         read_your_writes=False,
+        remote=True,
     )
 
     def __init__(self, index: Index, namespace: str, schema: Schema, patience: float) -> None:
