@@ -95,7 +95,11 @@ class TestAll(StoreSuite):
         return new
 
 
-@pytest.mark.parametrize("wrap", [Residual, Timeout, lambda store: Metrics(store, Meter()), Retry], ids=str)
+@pytest.mark.parametrize(
+    "wrap",
+    [Residual, Timeout, lambda store: Metrics(store, Meter()), Retry],
+    ids=["residual", "timeout", "metrics", "retry"],
+)
 def test_a_layer_tells_what_the_store_tells(wrap: Any) -> None:
     class Told(MemoryStore):
         def stats(self) -> dict[str, Any]:
