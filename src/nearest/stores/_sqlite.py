@@ -241,7 +241,7 @@ class Records:
             for slot, record in enumerate(records, self.slots):
                 value = filters.resolve(record.payload, path)
                 if isinstance(value, list):
-                    keys = [key for item in value if (key := _key(kind, item)) is not None]
+                    keys: list[Any] = [key for item in value if (key := _key(kind, item)) is not None]
                     for key in keys or [_NO_SCALAR] * bool(value):
                         yield number, key, slot
                 elif value is not None:

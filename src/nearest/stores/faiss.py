@@ -89,7 +89,7 @@ _DEAD_SHARE = 0.2  # of the slots; then `optimize` removes them
 _BLOCK = 16_384  # vectors that are read, compared or indexed at once
 _GROW_BLOCK = 512  # vectors added to an index in use, while no search runs
 _SLACK = 16  # candidates beyond k, for what float32 and ties may exchange
-_MARGIN = 1.5  # candidates beyond the expected, where a condition takes its share of them
+_MARGIN = 1.5  # times the candidates expected to do: the last ones of a list are the least certain
 _EXACT_ROWS = 2_000  # comparing so few is faster than any index
 _EXACT_ROWS_A_CANDIDATE = 8  # as many exact comparisons cost what one candidate of an index costs
 _NO_PLACE = ("IDMap", "Refine", "RFlat", "NSG", "NNDescent")
@@ -183,7 +183,8 @@ class FaissStore(Store):
     def _tidy(self) -> None:
         """Remove what a crash left: vectors and indexes that the records do not name."""
         named = {field.path.name for field in self._fields.values()}
-        named |= {(self._records.noted(field.note) or {}).get("file") for field in self._fields.values()}
+        noted = (self._records.noted(field.note) for field in self._fields.values())
+        named |= {each["file"] for each in noted if each}
         for path in self._folder.iterdir():
             if path.suffix in (".f32", ".faiss", ".tmp") and path.name not in named:
                 path.unlink()
@@ -506,7 +507,7 @@ class _Field:
 
     def approximate(self, queries: Float32, depth: int, ef: int) -> tuple[Scores, Slots]:
         """Of the index: scores as the contract says, though not exact, and slots; (q, depth), -1 for none."""
-        params = _search_params(self._faiss, self.index, max(ef, depth), self.params.m)
+        params = _search_params(self._faiss, self.index, ef, self.params.m)
         with self._gpu.turn if self._gpu and self._searched is not self.index else contextlib.nullcontext():
             distances, slots = self._searched.search(queries, depth, params=params)
         match self.spec.metric:
@@ -557,15 +558,14 @@ class _Search:
         self._mask = mask
         self._k = k
         self._all = np.count_nonzero(mask) == len(mask)
-        self._ef = ef or params.ef
         self._rescored = params.rescore or not field.lossy
         covered = 0 if exact else field.covered
         inside = covered if self._all else int(np.count_nonzero(mask[:covered]))
         wanted = math.ceil(k * (params.oversampling if field.lossy and self._rescored else 1)) + _SLACK
         self._wanted = wanted
-        self._depth = wanted
-        if inside < covered:
-            self._depth = math.ceil(_MARGIN * wanted * covered / max(inside, 1))
+        wide = math.ceil(_MARGIN * wanted * covered / max(inside, 1))
+        self._depth = wide if inside < covered else wanted
+        self._ef = max(ef or params.ef, wide)
         if inside <= max(_EXACT_ROWS, _EXACT_ROWS_A_CANDIDATE * self._depth):
             covered = inside = 0
         self._inside = inside
@@ -637,7 +637,7 @@ def _factory(schema: Schema, spec: VectorSpec, size: int) -> str:
             return f"HNSW{m},SQ8"
         case "product":
             parts = next(n for n in range(max(1, spec.dim // 4), 0, -1) if spec.dim % n == 0)
-            return f"IVF{lists}_HNSW{m},PQ{parts}"
+            return f"IVF{lists}_HNSW{m},PQ{parts}np"  # np: no polysemous training, most of the time and unused here
         case "binary":
             return f"IVF{lists}_HNSW{m},RaBitQ"
 
