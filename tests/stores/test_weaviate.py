@@ -503,6 +503,22 @@ def test_records_that_the_server_refuses(double: Double) -> None:
             store.delete(["r6", "r7"])
 
 
+def test_many_batches_at_once_tell_what_failed_in_the_order_given(double: Double) -> None:
+    with connect(double) as store:
+        some = records(3500)
+        refused = ["r10", "r1500", "r2999", "r3499"]
+        double.refuse = {str(weaviate._uuid(record_id)): "no" for record_id in refused}
+        with pytest.raises(BatchFailed, match="4 of 3500 records failed") as caught:
+            store.upsert(some)
+        assert list(caught.value.failed) == refused
+        assert store.count() == 3496
+        double.refuse, double.grpc_faults = {}, [(grpc.StatusCode.UNAVAILABLE, "shutting down")]
+        with pytest.raises(ConnectionFailed):
+            store.upsert(some)
+        store.upsert(some)
+        assert store.count() == 3500
+
+
 def test_a_record_too_large_does_not_cost_the_others() -> None:
     with serving(Double(max_message=2**20)) as double, connect(double) as store:
         some = records(30)

@@ -43,6 +43,7 @@ import struct
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -107,6 +108,7 @@ _NAMESPACE = uuid.UUID("1c0ff7b2-30c4-5a5c-9d26-6f7c43d0a3ce")
 _NIL = uuid.UUID(int=0)
 _EXACT = 2**53  # Weaviate's numbers are float64, which holds integers exactly up to here
 _LONG = 256  # characters of a string above which its token is a hash
+_BATCH, _REQUESTS = 1000, 2  # objects a request, and requests at once: one is packed while another is indexed
 _IDS = 1000  # objects named in one request
 _HYBRID = 100  # candidates that Weaviate's hybrid search takes of each part, or its limit if that is more
 _POLL = 0.05  # seconds between questions whether vectors are indexed
@@ -229,7 +231,7 @@ class WeaviateStore(Store):
             }
         ),
         filters=frozenset({"$eq", "$in", *ORDER_OPS, "$exists"}),
-        max_batch=1000,
+        max_batch=10_000,
         remote=True,
     )  # fmt: skip
 
@@ -285,14 +287,19 @@ class WeaviateStore(Store):
     # --- writing ---
 
     def _upsert(self, records: list[Record]) -> None:
-        objects = [self._packed(record) for record in records]
+        batches = [records[start : start + _BATCH] for start in range(0, len(records), _BATCH)]
         failed: dict[str, NearestError] = {}
-        self._send(records, objects, failed)
+        if len(batches) == 1:
+            self._write(records, failed)
+        else:
+            with ThreadPoolExecutor(_REQUESTS) as pool:
+                list(pool.map(lambda batch: self._write(batch, failed), batches))
         if failed:
-            first = next(iter(failed.values()))
-            raise BatchFailed(
-                f"{self._place}: {len(failed)} of {len(records)} records were refused, the first: {first}", failed
-            )
+            failed = {record.id: failed[record.id] for record in records if record.id in failed}
+            raise BatchFailed.of(failed, len(records))
+
+    def _write(self, records: list[Record], failed: dict[str, NearestError]) -> None:
+        self._send(records, [self._packed(record) for record in records], failed)
 
     def _packed(self, record: Record) -> Any:
         payload = record.payload
@@ -391,8 +398,9 @@ class WeaviateStore(Store):
         return "superset" if substring else "exact"
 
     def _condition(self, where: Filter) -> Condition:
-        # What is inverted is so within all numbers ever given to objects, unless an object must have something besides;
-        # and a condition that is a range alone is cut at the limit before it is sorted.
+        # For what is listed, counted or deleted; a search takes the bare condition. What is inverted is so within all
+        # numbers ever given to objects, unless an object must have something besides; and a range alone is cut at the
+        # limit before it is sorted.
         return cast("Condition", self._where.all_of([self._token(_EVERY), self._translated(where)]))
 
     def _token(self, token: str) -> Any:
@@ -529,7 +537,7 @@ class WeaviateStore(Store):
     def _asked(self, query: Query, limit: int) -> dict[str, Any]:
         return {
             "limit": limit,
-            "filters": None if query.where is None else self._condition(query.where),
+            "filters": None if query.where is None else self._translated(query.where),
             **self._shown(query.with_payload, query.with_vectors),
         }
 
