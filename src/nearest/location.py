@@ -57,19 +57,19 @@ class Location:
         url = StoreURL.parse(text)
         module = stores.find(url.scheme)
         if getattr(module, "EMBEDDED", False):
-            options = text.partition("?")[1:]
-            return cls(
-                url.location, f"{url.scheme}:{Path(url.location) / 'store'}{''.join(options)}", Path(url.location)
-            )
+            folder, (_, mark, options) = Path(url.location), text.partition("?")
+            return cls(text, f"{url.scheme}:{folder / 'store'}{mark}{options}", folder)
         identity = stores.identity(url)
-        place = ledger or os.environ.get("NEAREST_LEDGER") or getattr(module, "ledger", _own_folder)(url)
-        if place is None:
+        if "durable" not in module.STORE.capabilities:  # nor is its ledger then
             return cls(identity, text, None)
+        named = ledger or os.environ.get("NEAREST_LEDGER")
+        beside = getattr(module, "ledger", lambda _: None)(url)
+        place = named or beside or _own_folder(url)
         slug = re.sub(r"[^a-z0-9]+", "_", identity.lower()).strip("_")[:40]
         unique = f"{slug}_{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
         if "://" in str(place):
             return cls(identity, text, _home() / unique, str(place), f"nearest_{unique}", shared=True)
-        folder = Path(place) / unique if ledger or os.environ.get("NEAREST_LEDGER") else Path(place)
+        folder = Path(place) / unique if named else Path(place)
         return cls(identity, text, folder, shared=True)
 
     def exists(self) -> bool:
@@ -86,9 +86,8 @@ class Location:
         if folder.exists() and any(entry.name not in ("store", "lexical") for entry in folder.iterdir()):
             raise NotACollection(f"{folder} is not a collection of nearest and not empty; give another folder")
         if not create:
-            where = self.name if self.shared else folder
             raise NotACollection(
-                f"there is no collection at {where}; make one with: nearest add PATH -c {where}"
+                f"there is no collection at {self.name}; make one with: nearest add PATH -c {self.name}"
                 + (f" (its ledger would be in {folder}; set NEAREST_LEDGER if it is elsewhere)" if self.shared else "")
             )
 

@@ -7,8 +7,8 @@ A store's module declares
     KNOWN_GAPS   what the conformance suite may not expect of it yet (`contract.Gap`)
     EMBEDDED     True if its location is a folder of its own, so that a collection's ledger stands beside it
     IDENTITY     names of URL options that tell one collection from another (a table, say); none by default
-    ledger       (StoreURL) -> where a collection's ledger stands, if not in a folder of this machine's user:
-                 Path of a folder, URL of a PostgreSQL database, or None for one in memory
+    ledger       (StoreURL) -> where a collection's ledger stands: the Path of a folder, the URL of a PostgreSQL
+                 database, or None (the default) for a folder of this machine's user
     connect      (StoreURL, Schema | None) -> Store: opens the collection, or with a schema creates it
 """
 

@@ -34,6 +34,7 @@ import sqlite3
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
@@ -89,6 +90,7 @@ T = TypeVar("T")
 
 REQUIRES = {"chromadb": ">=1.5,<2"}
 KNOWN_GAPS: tuple[Gap, ...] = ()
+IDENTITY = ("tenant", "database")
 
 _SCHEMA = "nearest"  # the collection's metadata under which its schema is
 _PAYLOAD = "payload"
@@ -119,6 +121,7 @@ class ChromaStore(Store):
         self._client: Client | None = client
         self._collection = collection
         self._folder = folder
+        self.capabilities = replace(self.capabilities, remote=folder is None)  # type: ignore[misc]  # as it is reached
         ((self._name, self._spec),) = schema.vectors.items()
         self._most = client.get_max_batch_size()
         if self._most < 1:  # the server does not say
@@ -398,6 +401,11 @@ def _parts(items: list[T], size: int) -> Iterator[list[T]]:
 
 # Chroma keeps one system a folder, shared by its clients and counted, without a lock of its own.
 _opening = threading.Lock()
+
+
+def ledger(url: StoreURL) -> Path | None:
+    """Of an embedded collection in the same folder."""
+    return None if url.location.startswith("//") else Path(f"{url.location}.nearest")
 
 
 def connect(url: StoreURL, schema: Schema | None) -> ChromaStore:
