@@ -93,7 +93,7 @@ _MAX_FIELDS = 64
 _SLICE_BYTES = 32 * 2**20  # a server takes messages of 64 MiB
 _SLICE_ROWS = 10_000
 _PAGE_BYTES = 16 * 2**20
-_PAGE_ROWS = 1_000
+_PAGE_ROWS = 1_001  # one more than a usual page of a scan, which tells whether another follows
 _TIES = 2  # reciprocal ranks tie often, and Milvus cuts among equals as it likes
 _CONSISTENCY = {"strong": "Strong", "session": "Session", "bounded": "Bounded", "eventually": "Eventually"}
 
@@ -538,13 +538,14 @@ class MilvusStore(Store):
         last = cursor or ""
         while len(records) <= limit:
             want = min(limit + 1 - len(records), self._page if with_vectors else _PAGE_ROWS)
-            # As the client's iterator asks: only then are pages in the key's order; one may be short before the end.
+            # As the client's iterator asks: only then are pages in the key's order. On a server one may be short
+            # before the end.
             rows = self._query(
                 f"{condition}id > {quoted(last)}", fields, want, iterator="True", reduce_stop_for_best="True"
             )
-            if not rows:
-                return Page(records, None)
             records += [self._columns.record(row, True, with_vectors) for row in rows]
+            if not rows or (self._server.lite and len(rows) < want and len(records) <= limit):
+                return Page(records, None)
             last = records[-1].id
         return Page(records[:limit], records[limit - 1].id)
 
