@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -136,7 +137,8 @@ def _call(double: Double, method: str, path: str, body: dict[str, Any]) -> Any:
             models.CreateFieldIndex(**body)
             return _DONE
         case "PUT", "/points":
-            engine.upsert(name, models.PointsList(**body).points)
+            points = models.PointsBatch(**body).batch if "batch" in body else models.PointsList(**body).points
+            engine.upsert(name, points)
             return _DONE
         case "POST", "/points":
             get = models.PointRequest(**body)
@@ -158,6 +160,8 @@ def _call(double: Double, method: str, path: str, body: dict[str, Any]) -> Any:
                 with_payload=scroll.with_payload or False, with_vectors=scroll.with_vector or False,
             )  # fmt: skip
             return {"points": _json(records), "next_page_offset": following}
+        case "POST", "/points/query":  # of the bare client, in benchmarks
+            return _json(engine.query_batch_points(name, [models.QueryRequest(**body)])[0])
         case "POST", "/points/query/batch":
             return _json(engine.query_batch_points(name, models.QueryRequestBatch(**body).searches))
     raise ValueError(f"{method} {path} not found")
@@ -270,3 +274,9 @@ class _Points(_Service, messages.PointsServicer):
         answers = self.engine.query_batch_points(request.collection_name, asked)
         scored = [map(RestToGrpc.convert_scored_point, answer.points) for answer in answers]
         return messages.QueryBatchResponse(result=[messages.BatchResult(result=points) for points in scored])
+
+
+if __name__ == "__main__":  # for benchmarks: tells the port, and serves until its input ends
+    with serving(Double()) as shown:
+        print(shown.port, flush=True)
+        sys.stdin.read()
