@@ -948,13 +948,37 @@ def _strict_comparisons(condition: Filter | None) -> Iterator[filters.Comparison
 # --- models, readers, chunkers ---------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an embedder was asked for so far, or between two moments (`after - before`).
+
+    texts: asked for, those from a cache included. cached: of these, from a cache. fallback: of these, by the
+    second provider. requests: to a provider, repetitions included. tokens: as the provider counted them, or
+    as the tokenizer does where it says nothing. dollars: by the price of `Embedder.price`; 0 where it is unknown.
+    """
+
+    texts: int = 0
+    cached: int = 0
+    fallback: int = 0
+    requests: int = 0
+    tokens: int = 0
+    dollars: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, name) - getattr(other, name) for name in self.__slots__))
+
+
 class Embedder(ABC):
     """Texts to vectors, by one model with one set of settings.
 
     name: as a user writes it, `local:all-MiniLM-L6-v2`. dimension: d. max_tokens: the model's limit a
     text, special tokens included. fingerprint: equal for two embedders exactly when their vectors are
-    comparable; a collection keeps it. tokenizer: the model's own, without truncation or padding.
-    truncated: how many texts were cut to the limit so far.
+    comparable; a collection keeps it. tokenizer: the model's own, without truncation or padding; where
+    `estimated`, a stand-in that counts on the high side. truncated: how many texts were cut to the limit so far.
+    price: dollars a million tokens; None where it is not known. usage: what it was asked for so far.
     """
 
     name: str
@@ -962,13 +986,17 @@ class Embedder(ABC):
     max_tokens: int
     fingerprint: str
     tokenizer: Tokenizer
+    estimated: bool = False
     truncated: int = 0
+    price: float | None = 0.0
+    usage: Usage = Usage()
 
     @abstractmethod
     def embed_documents(self, texts: Sequence[str], *, truncate: bool = False) -> Float32:
         """float32, (n, d), of unit length, in the order of the texts.
 
-        Raises InvalidInput for an empty text, and TextTooLong for one over the limit unless `truncate`.
+        Raises InvalidInput for an empty text, and TextTooLong for one over the limit unless `truncate`;
+        or TextsFailed, which has the vectors of the others.
         """
 
     @abstractmethod
@@ -980,11 +1008,25 @@ class Embedder(ABC):
         rows = [self.embed_query(text, truncate=truncate) for text in texts]
         return np.stack(rows) if rows else np.empty((0, self.dimension), np.float32)
 
+    def estimate(self, texts: Sequence[str], *, truncate: bool = False) -> Usage:
+        """What `embed_documents` would use for these texts now; nothing is embedded. Equal texts count once."""
+        distinct = list(dict.fromkeys(texts))
+        tokens = sum(len(e) for e in self.tokenizer.encode_batch_fast(distinct)) if distinct else 0
+        return Usage(len(texts), 0, 0, 0, tokens, tokens * (self.price or 0.0) / 1e6)
+
 
 class Reader(ABC):
-    """One format: a file to documents. `extensions`: lower case, with the dot."""
+    """One format: a file to documents.
+
+    extensions: lower case, with the dot. content_type: of those files. isolated: to be read in a child process
+    with limits of time and memory, as its parser could loop, crash or grow. passwords: tried, in their order, on
+    files that are encrypted.
+    """
 
     extensions: ClassVar[tuple[str, ...]]
+    content_type: ClassVar[str] = "text/plain"
+    isolated: ClassVar[bool] = False
+    passwords: Sequence[str] = ()
 
     @abstractmethod
     def read(self, path: Path, document_id: str) -> Iterator[Document | Failure]:

@@ -22,7 +22,9 @@ NearestError
 ├── BatchFailed                  some records of a call; `failed` says which and why   (retryable if any is)
 ├── MissingDependency            a client that an extra brings is not installed        (also an ImportError)
 ├── ModelError                   a model's files are missing, altered, or of an unknown kind
-│   └── TextTooLong              a text is over the model's limit and truncation was not asked for
+│   ├── TextTooLong              a text is over the model's limit and truncation was not asked for
+│   └── TextsFailed              some texts of a call; `failed` says which and why   (retryable if any is)
+├── BudgetExceeded               the next step would cost more than what is left of the budget
 └── Unreadable                   a file that no reader could turn into documents
 
 Every error carries `kind` (its class name, stable, for logs and metrics), `retryable` (whether the
@@ -145,6 +147,21 @@ class ModelError(NearestError):
 
 
 class TextTooLong(ModelError):
+    pass
+
+
+class TextsFailed(ModelError):
+    """failed: index of a text -> its error. vectors: float32 (n, d) of all texts; NaN for those that failed."""
+
+    def __init__(self, failed: Mapping[int, NearestError], vectors: Any) -> None:
+        index, error = next(iter(failed.items()))
+        super().__init__(f"{len(failed)} of {len(vectors)} texts failed; the first is text {index}: {error}")
+        self.failed = dict(failed)
+        self.vectors = vectors
+        self.retryable = any(each.retryable for each in self.failed.values())  # type: ignore[misc]
+
+
+class BudgetExceeded(NearestError):
     pass
 
 

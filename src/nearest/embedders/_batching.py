@@ -1,0 +1,231 @@
+"""Many texts in few requests: batches by count and tokens, several at once, at the provider's pace.
+
+What is refused is narrowed down to the texts that it is about; what failed for now is asked again, with
+growing random pauses ("full jitter", Brooker, 2015) and not before the provider said; what was answered is
+kept and never asked again.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from nearest.contract import Float32
+from nearest.errors import InvalidInput, ModelError, NearestError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """texts, tokens: of one request at most. parallel: requests at once. rpm, tpm: requests and tokens a minute,
+    as the account has them; None: as fast as the provider lets us. attempts: of a request at most; none is
+    begun after `deadline` seconds."""
+
+    texts: int
+    tokens: int
+    parallel: int = 4
+    rpm: int | None = None
+    tpm: int | None = None
+    attempts: int = 8
+    deadline: float = 300.0
+
+    def __post_init__(self) -> None:
+        for name in ("texts", "tokens", "parallel", "rpm", "tpm", "attempts"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise InvalidInput(f"{name} must be an integer of at least 1, got {value!r}")
+
+
+class Pace:
+    """Requests and tokens a minute, and the pauses that a provider asks for; shared by all threads.
+
+    Two token buckets, full at the start with a tenth of a minute's worth.
+    """
+
+    def __init__(
+        self,
+        rpm: int | None,
+        tpm: int | None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._rates = [rate / 60 for rate in (rpm, tpm) if rate]
+        self._which = [which for which, rate in enumerate((rpm, tpm)) if rate]
+        self._level = [max(6 * rate, 1.0) for rate in self._rates]
+        self._clock, self._sleep = clock, sleep
+        self._at = clock()
+        self._not_before = self._at
+        self._lock = threading.Lock()
+
+    def wait(self, tokens: int) -> None:
+        """Return when a request of so many tokens may be sent."""
+        with self._lock:
+            now = self._clock()
+            pause = self._not_before - now
+            for i, rate in enumerate(self._rates):
+                full = max(6 * rate, 1.0)
+                cost = (1, tokens)[self._which[i]]
+                # A debt is allowed, and waited for: a request may be larger than a bucket.
+                self._level[i] = min(self._level[i] + (now - self._at) * rate, full) - cost
+                pause = max(pause, -self._level[i] / rate)
+            self._at = now
+        if pause > 0:
+            self._sleep(pause)
+
+    def hold(self, seconds: float) -> None:
+        """No request before so many seconds from now: the provider said so."""
+        with self._lock:
+            self._not_before = max(self._not_before, self._clock() + seconds)
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a provider answered: a vector for each text, None where it left one out; tokens, if it told."""
+
+    vectors: list[Float32 | None]
+    tokens: int | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """rows: the caller's numbers of the texts."""
+
+    rows: list[int]
+    tokens: int
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Of some texts, by row: vectors, or why there is none."""
+
+    vectors: dict[int, Float32] = field(default_factory=dict)
+    failed: dict[int, NearestError] = field(default_factory=dict)
+
+
+def batches(sizes: Sequence[int], limits: Limits) -> Iterator[Batch]:
+    """Texts in their order; one over `limits.tokens` goes alone. sizes: tokens of each text."""
+    rows: list[int] = []
+    tokens = 0
+    for row, size in enumerate(sizes):
+        if rows and (len(rows) == limits.texts or tokens + size > limits.tokens):
+            yield Batch(rows, tokens)
+            rows, tokens = [], 0
+        rows.append(row)
+        tokens += size
+    if rows:
+        yield Batch(rows, tokens)
+
+
+class Sender:
+    """Sends batches with `ask`, which takes texts and returns an Answer or raises one of our errors.
+
+    Errors that say `retryable` are met with repetition; ModelError and InvalidInput are about texts, which are
+    then asked for in halves; `healthy` tells whether the provider takes any text at all. All others end it.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[list[str]], Answer],
+        limits: Limits,
+        healthy: Callable[[], bool],
+        *,
+        pace: Pace | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        seed: int | None = None,
+    ) -> None:
+        self._ask = ask
+        self._limits = limits
+        self._healthy = healthy
+        self._pace = pace or Pace(limits.rpm, limits.tpm)
+        self._sleep, self._clock = sleep, clock
+        self._random = random.Random(seed)
+
+    def send(self, texts: Sequence[str], sizes: Sequence[int]) -> Outcome:
+        """Every text ends in `vectors` or `failed`. Raises what is about no text: a wrong key, say."""
+        total = Outcome()
+        every = list(batches(sizes, self._limits))
+        stop = threading.Event()
+        ends = self._clock() + self._limits.deadline
+
+        def one(batch: Batch) -> Outcome:
+            try:
+                return self._batch(batch, texts, sizes, ends, stop)
+            except BaseException:
+                stop.set()  # the others begin nothing more
+                raise
+
+        if len(every) == 1:
+            return one(every[0])
+        error: BaseException | None = None
+        with ThreadPoolExecutor(min(self._limits.parallel, len(every)), "embed") as pool:
+            for future in [pool.submit(one, batch) for batch in every]:
+                try:
+                    done = future.result()
+                    total.vectors |= done.vectors
+                    total.failed |= done.failed
+                except NearestError as failure:
+                    error = error or failure
+                except BaseException:
+                    stop.set()
+                    raise
+        if error is not None:
+            raise error
+        return total
+
+    def _batch(
+        self, batch: Batch, texts: Sequence[str], sizes: Sequence[int], ends: float, stop: threading.Event
+    ) -> Outcome:
+        done = Outcome()
+        left = batch.rows
+        attempt = 0
+        while left:
+            attempt += 1
+            if stop.is_set():
+                done.failed |= {row: ModelError("not asked for: another request failed") for row in left}
+                break
+            try:
+                self._pace.wait(sum(sizes[row] for row in left))
+                answer = self._ask([texts[row] for row in left])
+            except (ModelError, InvalidInput) as error:
+                if len(left) == 1:
+                    done.failed[left[0]] = error
+                    break
+                if not self._healthy():
+                    raise  # it refuses any text: the fault is not in these
+                middle = len(left) // 2
+                for half in (left[:middle], left[middle:]):
+                    part = self._batch(Batch(half, 0), texts, sizes, ends, stop)
+                    done.vectors |= part.vectors
+                    done.failed |= part.failed
+                break
+            except NearestError as error:
+                if not error.retryable:
+                    raise
+                problem = error
+            else:
+                done.vectors |= {row: v for row, v in zip(left, answer.vectors, strict=True) if v is not None}
+                missing = [row for row in left if row not in done.vectors]
+                if len(missing) < len(left):
+                    attempt = 0  # there is progress
+                left = missing
+                problem = ModelError("the provider left this text out of its answer, repeatedly")
+            if left and not self._pause(problem, attempt, ends):
+                problem.context["attempts"] = attempt
+                done.failed |= {row: problem for row in left}
+                break
+        return done
+
+    def _pause(self, problem: NearestError, attempt: int, ends: float) -> bool:
+        """Wait before the next attempt; False if there is to be none."""
+        asked = float(problem.context.get("retry_after") or 0)
+        seconds = asked + self._random.uniform(0, min(0.5 * 2 ** (attempt - 1), 20.0))
+        if attempt >= self._limits.attempts or self._clock() + seconds > ends:
+            return False
+        if asked:
+            self._pace.hold(asked)  # the others wait as well
+        self._sleep(seconds)
+        return True
