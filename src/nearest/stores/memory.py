@@ -460,10 +460,6 @@ _named: dict[str, _Collection] = {}
 _naming = threading.Lock()
 
 
-def ledger(url: StoreURL) -> None:
-    """In memory as well: a ledger in a folder would tell the next process of documents that are gone."""
-
-
 def connect(url: StoreURL, schema: Schema | None) -> MemoryStore:
     """`memory:` makes a fresh collection, `memory:name` opens the one of that name or, with a schema, makes it.
 
