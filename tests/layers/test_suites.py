@@ -21,7 +21,7 @@ from nearest.testing.base import Make
 
 
 class Suite(StoreSuite):
-    """Without the one test that takes as long as all others; it is about ranking, where these layers do nothing."""
+    """Without the one test that takes as long as all others; it is about conditions, which these layers hand on."""
 
     test_differential = None  # type: ignore[assignment]
 
