@@ -20,11 +20,13 @@ def serve(folder: Path) -> Iterator[str]:
 
 class Bare:
     def __init__(self, url: str) -> None:
-        from pymilvus import MilvusClient
+        from pymilvus import MilvusClient  # type: ignore[import-untyped]
 
-        self._client: Any = MilvusClient(str(Path(url.removeprefix("milvus:")).parent / "bare.db"))
+        self._path = Path(url.removeprefix("milvus:")).parent / "bare.db"
+        self._client: Any = MilvusClient(str(self._path))
 
     def load(self, ids: list[str], vectors: NDArray[Any], payloads: list[dict[str, Any]]) -> None:
+        from milvus_lite.server_manager import server_manager_instance  # type: ignore[import-untyped]
         from pymilvus import DataType
 
         schema = self._client.create_schema(auto_id=False)
@@ -45,9 +47,9 @@ class Bare:
             )
             self._client.upsert(_NAME, [{"id": i, "vector": vector, **payload} for i, vector, payload in part])
         self._client.flush(_NAME)
-        # Milvus Lite builds indexes in the background, but all that are missing before it has loaded.
-        self._client.release_collection(_NAME)
-        self._client.load_collection(_NAME)
+        # Its index is made in the background, which the client cannot wait for.
+        database = server_manager_instance._servers[str(self._path)][1]
+        database.get_collection(_NAME)._wait_for_bg()
 
     def search(self, vector: NDArray[Any], k: int) -> list[tuple[str, float, dict[str, Any]]]:
         return self._search(vector, k, "")

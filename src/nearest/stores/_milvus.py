@@ -4,14 +4,17 @@
 `vector_0`, ...: the dense vectors in the schema's order. `text` and `text_sparse`: the words of the text field, stemmed
 here so that they are the same on every server, counted and scored by Milvus' BM25 function.
 
-`terms`: for every value in the payload one hash of its path and the value, and one of its path and type. They make
-equality exact on any field, declared or not, in lists too: a missing field, null and [] have no term, and `"5"`, `5`
-and `true` have different ones. A server finds them by an inverted index over an array; Milvus Lite reads arrays row by
-row in Python but matches text in native code, so there they are one text.
+A term is a hash of a path, a type and a value: equal where the filter language takes values for equal, so that `"5"`,
+`5` and `true` differ and instants do not depend on how they are written. `value_0`, ...: of each declared field the
+term of its one value; "" if it has none, "*" if it has several, whose terms are then in `many`. `terms`: of every other
+field the terms of its values, and of its path with their types. They make equality exact on any field, in lists too. A
+server finds terms by an inverted index over an array; Milvus Lite reads arrays row by row in Python but matches text in
+native code, so there `many` and `terms` are one text each.
 
 `low_0`, `high_0`, ...: the least and the greatest value of each declared integer, float and datetime field: an element
-of a list is above x when the greatest is. Order comparisons on other fields are only narrowed to records that hold a
-number (or a date) there, and `$contains` to those whose text holds its words.
+of a list is above x when the greatest is. A record without a value there has bounds that nothing is below or above.
+Order comparisons on other fields are only narrowed to records that hold a number (or a date) there, and `$contains` to
+those whose payload holds its words.
 
 No field is nullable, so no condition depends on what a version of Milvus takes null for. Terms are hexadecimal digits,
 so that only ids have to be quoted.
@@ -23,7 +26,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, cast
@@ -44,6 +48,8 @@ TERM_LENGTH = 24
 _EXACT = 2**53  # up to here float64 holds every integer
 _INT64 = range(-(2**63), 2**63)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HUGE = sys.float_info.max
+_SEVERAL = "*"  # in place of a term
 _EVERYTHING, _NOTHING = 'id != ""', 'id == ""'
 
 
@@ -80,25 +86,20 @@ def _term(path: str, item: Any) -> str:
     return _hash(kind, path, text)
 
 
-def _terms(payload: Any) -> set[str]:
-    """Every term of a payload; keys that no path reaches (with a dot, or empty) have none."""
-    found: set[str] = set()
+def _values(payload: Any) -> Iterator[tuple[str, str, str]]:
+    """Path, type and text of every value of a payload; keys that no path reaches (with a dot, or empty) have none."""
 
-    def inside(prefix: str, members: dict[str, Any]) -> None:
+    def inside(prefix: str, members: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         for key, value in members.items():
             if not key or "." in key or value is None:
                 continue
             path = prefix + key
             for item in value if isinstance(value, list | tuple) else (value,):
-                kind, text = _value(item)
-                found.add(_type_term(path, kind))
-                if kind != "other":
-                    found.add(_hash(kind, path, text))
+                yield path, *_value(item)
             if isinstance(value, dict):
-                inside(f"{path}.", value)
+                yield from inside(f"{path}.", value)
 
-    inside("", payload)
-    return found
+    return inside("", payload)
 
 
 def _micros(text: str) -> int:
@@ -122,6 +123,7 @@ class Columns:
         self.vectors = {name: f"vector_{i}" for i, name in enumerate(schema.vectors)}
         ordered = [(path, kind) for path, kind in schema.fields.items() if kind in ("integer", "float", "datetime")]
         self.ranges = {path: (kind, f"low_{i}", f"high_{i}") for i, (path, kind) in enumerate(ordered)}
+        self.values = {path: f"value_{i}" for i, path in enumerate(schema.fields)}
         self.as_array = layout["terms"] == "array"
         self.partition_key: str | None = layout.get("partition_key")
         self.text = None if schema.text is None else tuple(schema.text.split("."))
@@ -131,15 +133,9 @@ class Columns:
     def row(self, record: Record) -> tuple[dict[str, Any], int]:
         """What Milvus is given for a record, and about how many bytes that is. Raises InvalidRecord."""
         payload = json.dumps(record.payload, ensure_ascii=False, separators=(",", ":"))
-        terms = _terms(record.payload)
         row: dict[str, Any] = {"id": record.id, "payload": payload}
         size = self._fits(record, "the payload as JSON", payload)
-        if len(terms) > MAX_TERMS:
-            raise InvalidRecord(
-                f"record {record.id!r}: the payload holds too many different values to filter by ({len(terms)} terms; "
-                f"at most {MAX_TERMS}); keep long lists elsewhere"
-            )
-        row["terms"] = list(terms) if self.as_array else " ".join(terms)
+        terms = self._add_terms(row, record)
         for name, column in self.vectors.items():
             row[column] = record.vectors[name]
         for path, (kind, low, high) in self.ranges.items():
@@ -149,7 +145,32 @@ class Columns:
             size += self._fits(record, "the text", row["text"])
         if self.partition_key is not None:
             row["partition"] = self._partition_of(record)
-        return row, size + 25 * len(terms) + self.vector_bytes
+        return row, size + (TERM_LENGTH + 1) * terms + self.vector_bytes
+
+    def _add_terms(self, row: dict[str, Any], record: Record) -> int:
+        """Sets `value_0`, ..., `many` and `terms`; gives the number of terms."""
+        terms: set[str] = set()
+        many: set[str] = set()
+        own: dict[str, set[str]] = {}
+        for path, kind, text in _values(record.payload):
+            if path in self.values:
+                own.setdefault(path, set()).add(_SEVERAL if kind == "other" else _hash(kind, path, text))
+                continue
+            terms.add(_type_term(path, kind))
+            if kind != "other":
+                terms.add(_hash(kind, path, text))
+        for path, column in self.values.items():
+            held = own.get(path, set())
+            row[column] = next(iter(held)) if len(held) == 1 else _SEVERAL if held else ""
+            if len(held) > 1:
+                many.update(held - {_SEVERAL})
+        if len(terms) > MAX_TERMS or len(many) > MAX_TERMS:
+            raise InvalidRecord(
+                f"record {record.id!r}: the payload holds too many different values to filter by "
+                f"({len(terms) + len(many)} terms; at most {MAX_TERMS}); keep long lists elsewhere"
+            )
+        row["many"], row["terms"] = (list(many), list(terms)) if self.as_array else (" ".join(many), " ".join(terms))
+        return len(terms) + len(many) + len(self.values)
 
     @staticmethod
     def _fits(record: Record, what: str, text: str) -> int:
@@ -167,7 +188,9 @@ class Columns:
             values = [_micros(v) for v in values]
         elif kind == "float":
             values = [float(v) for v in values]
-        return (min(values), max(values)) if values else (0, 0)
+        if values:
+            return min(values), max(values)
+        return (_HUGE, -_HUGE) if kind == "float" else (_INT64[-1], _INT64[0])
 
     def _partition_of(self, record: Record) -> str:
         assert self.partition_key is not None
@@ -224,59 +247,69 @@ class Columns:
         path, value = ".".join(comparison.path), comparison.value
         match comparison.op:
             case "$exists":
-                return self._any(_type_term(path, kind) for kind in _TYPES)
+                return self._present(path, _TYPES)
             case "$eq":
                 return self._equal(path, (value,))
             case "$in":
                 return self._equal(path, cast("tuple[Any, ...]", value))
             case "$contains":
-                element = self._any([_term(path, value)])
+                element = self._equal(path, (value,))
                 if not isinstance(value, str):
                     return element
                 # Letters and digits stand in the payload's text as they are; what lies between is left open.
                 pattern = re.sub(r"(\W|_)+", "%", value).strip("%")
-                text = self._any([_type_term(path, "text"), _type_term(path, "date")])
+                text = self._present(path, ("text", "date"))
                 return f"({element}) or (({text}) and payload like {quoted(f'%{pattern}%')})"
-        marked = self._any([_type_term(path, "date" if isinstance(value, str) else "number")])
         known = self._range(comparison)
-        return marked if known is None else f"({marked}) and {self._ordered(known, comparison)}"
+        present = self._present(path, ("date",) if isinstance(value, str) else ("number",))
+        return present if known is None else self._ordered(known, comparison, present)
+
+    def _present(self, path: str, kinds: Iterable[str]) -> str:
+        """A value of one of these types is there; of a declared field, any value."""
+        column = self.values.get(path)
+        if column is not None:
+            return f'{column} != ""'
+        return self._any("terms", [_type_term(path, kind) for kind in kinds])
 
     def _equal(self, path: str, values: tuple[Any, ...]) -> str:
         terms = [_term(path, value) for value in values]
         if not terms:
             return _NOTHING
-        matched = self._any(terms)
-        if path != self.partition_key:
-            return matched
-        return f"(partition in {json.dumps(terms)}) and ({matched})"
+        column = self.values.get(path)
+        if column is None:
+            matched = self._any("terms", terms)
+        else:
+            matched = f"{column} in {json.dumps(terms)} or {self._any('many', terms)}"
+        return matched if path != self.partition_key else f"(partition in {json.dumps(terms)}) and ({matched})"
 
-    def _any(self, terms: Iterable[str]) -> str:
-        wanted = list(terms)
+    def _any(self, column: str, terms: list[str]) -> str:
         if not self.as_array:
-            return " or ".join(f'terms like "%{term}%"' for term in wanted)
-        if len(wanted) == 1:
-            return f'array_contains(terms, "{wanted[0]}")'
-        return f"array_contains_any(terms, {json.dumps(wanted)})"
+            return " or ".join(f'{column} like "%{term}%"' for term in terms)
+        if len(terms) == 1:
+            return f'array_contains({column}, "{terms[0]}")'
+        return f"array_contains_any({column}, {json.dumps(terms)})"
 
     @staticmethod
-    def _ordered(known: tuple[str, str, str], comparison: Comparison) -> str:
-        """On the greatest value for above, on the least for below."""
+    def _ordered(known: tuple[str, str, str], comparison: Comparison, present: str) -> str:
+        """On the greatest value for above, on the least for below; what all values satisfy asks for presence alone."""
         kind, low, high = known
         op, bound = comparison.op, comparison.value
         above = op in ("$gt", "$gte")
         if kind == "float":
             value = float(cast("float", bound))
             strict = op in ("$gt", "$lt") and abs(value) < _EXACT
+            if not strict and value == (-_HUGE if above else _HUGE):
+                return present
             return f"{high if above else low} {'>' if above else '<'}{'' if strict else '='} {value!r}"
         if isinstance(bound, str):
             bound = _micros(bound)
         # In whole numbers, and so that the literal is never -2^63, which Milvus cannot read.
         if above:
             least = math.floor(cast("float", bound)) + 1 if op == "$gt" else math.ceil(cast("float", bound))
-            if least == _INT64[0] or least not in _INT64:
-                return _NOTHING if least > 0 else _EVERYTHING
-            return f"{high} >= {least}"
+            if least <= _INT64[0]:
+                return present
+            return f"{high} >= {least}" if least in _INT64 else _NOTHING
         beyond = math.ceil(cast("float", bound)) if op == "$lt" else math.floor(cast("float", bound)) + 1
-        if beyond == _INT64[0] or beyond not in _INT64:
-            return _EVERYTHING if beyond > 0 else _NOTHING
-        return f"{low} < {beyond}"
+        if beyond > _INT64[-1]:
+            return present
+        return f"{low} < {beyond}" if beyond > _INT64[0] else _NOTHING

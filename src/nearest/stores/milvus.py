@@ -412,10 +412,9 @@ class MilvusStore(Store):
         if self._columns.analyzer is not None:
             yield "text_sparse", "SPARSE_INVERTED_INDEX", "BM25", {"bm25_k1": K1, "bm25_b": B}
         if not self._server.lite:  # which scans columns faster than it builds such an index
-            yield "terms", "INVERTED", "", {}
-            for _, low, high in self._columns.ranges.values():
-                yield low, "INVERTED", "", {}
-                yield high, "INVERTED", "", {}
+            bounds = [column for _, *both in self._columns.ranges.values() for column in both]
+            for column in ("terms", "many", *self._columns.values.values(), *bounds):
+                yield column, "INVERTED", "", {}
 
     def close(self) -> None:
         with self._closing:
@@ -783,11 +782,14 @@ def _create(client: MilvusClient, address: _Address, server: _Server, schema: Sc
     table = client.create_schema(auto_id=False, enable_dynamic_field=False)
     table.add_field("id", DataType.VARCHAR, is_primary=True, max_length=_MAX_ID)
     table.add_field("payload", DataType.VARCHAR, max_length=MAX_TEXT)
-    if columns.as_array:
-        array = {"element_type": DataType.VARCHAR, "max_capacity": MAX_TERMS, "max_length": TERM_LENGTH}
-        table.add_field("terms", DataType.ARRAY, **array)
-    else:
-        table.add_field("terms", DataType.VARCHAR, max_length=MAX_TEXT)
+    array = {"element_type": DataType.VARCHAR, "max_capacity": MAX_TERMS, "max_length": TERM_LENGTH}
+    for column in ("terms", "many"):
+        if columns.as_array:
+            table.add_field(column, DataType.ARRAY, **array)
+        else:
+            table.add_field(column, DataType.VARCHAR, max_length=MAX_TEXT)
+    for column in columns.values.values():
+        table.add_field(column, DataType.VARCHAR, max_length=TERM_LENGTH)
     for name, column in columns.vectors.items():
         table.add_field(column, DataType.FLOAT_VECTOR, dim=schema.vectors[name].dim)
     for kind, low, high in columns.ranges.values():
@@ -803,8 +805,8 @@ def _create(client: MilvusClient, address: _Address, server: _Server, schema: Sc
         table.add_function(Function("bm25", FunctionType.BM25, ["text"], ["text_sparse"]))
     if len(table.fields) > _MAX_FIELDS:
         raise UnsupportedError(
-            f"the schema takes {len(table.fields)} fields of Milvus, which has {_MAX_FIELDS}; each declared integer, "
-            "float and datetime takes two: declare fewer"
+            f"the schema takes {len(table.fields)} fields of Milvus, which has {_MAX_FIELDS}; a declared integer, "
+            "float or datetime takes three, a keyword or bool one: declare fewer"
         )
     more: dict[str, Any] = {}
     if "partitions" in layout:
