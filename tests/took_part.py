@@ -17,10 +17,11 @@ EXPECTED = {
     "test_faiss.py::TestFaiss",
     "test_memory.py::TestMemory",
     "test_milvus.py::TestMilvusFile",
-    "test_milvus.py::TestMilvusServer",
+    "test_milvus.py::TestMilvusNetwork",
     "test_pgvector.py::TestPgvector",
-    "test_pinecone.py::TestPineconeDouble",
-    "test_qdrant.py::TestQdrantLocal",
+    "test_pinecone.py::TestPinecone",
+    "test_qdrant.py::TestQdrant",
+    "test_qdrant.py::TestQdrantGRPC",
     "test_weaviate.py::TestWeaviateDouble",
 }
 _FOLDER = "tests/stores/"

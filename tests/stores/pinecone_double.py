@@ -551,7 +551,9 @@ def _handler(double: PineconeDouble) -> type[BaseHTTPRequestHandler]:
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             status, answer, headers = double.answer(self.command, self.path, self.headers, body)  # type: ignore[arg-type]
-            data = json.dumps(answer, ensure_ascii=False).encode()
+            # Indexes have their host where the client found this server: behind a proxy, the proxy's.
+            text = json.dumps(answer, ensure_ascii=False).replace(double.url, f"http://{self.headers['Host']}")
+            data = text.encode()
             self.send_response(status)
             for name, value in {
                 "Content-Type": "application/json",

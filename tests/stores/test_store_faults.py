@@ -1,0 +1,74 @@
+"""Every store across a network, behind a proxy that delays, resets, refuses, throttles and cuts in the middle.
+
+After recovery exactly the acknowledged records are there; `faults.check` says how that is told. `FAULT_STEPS` in
+the environment makes it longer.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from tests.stores import faults
+from tests.stores.postgres import Postgres, postgres  # noqa: F401 -- a fixture
+from tests.stores.proxy import Server
+from tests.stores.test_chroma import running
+from tests.stores.test_milvus import server as milvus_server  # noqa: F401 -- a fixture
+
+STEPS = int(os.environ.get("FAULT_STEPS", "25"))
+
+
+def check(url: Callable[[Server], str], server: Server, *, http: bool = False) -> None:
+    report = faults.check(url, server, http=http, steps=STEPS, seed=1)
+    assert sum(report.faults.values()) >= STEPS // 5, report.faults
+
+
+def moved(url: str, port: int) -> Callable[[Server], str]:
+    """The URL with another port in place of one."""
+    assert f":{port}" in url
+    return lambda other: url.replace(f":{port}", f":{other}")
+
+
+def port_of(url: str) -> int:
+    return int(url.partition("127.0.0.1:")[2].partition("/")[0])
+
+
+@pytest.mark.parametrize("name", ["pinecone", "qdrant"])
+def test_over_http(name: str, tmp_path: Path) -> None:
+    with importlib.import_module(f"benchmarks.stores.{name}").serve(tmp_path) as url:
+        port = port_of(url)
+        check(moved(url, port), port, http=True)
+
+
+def test_chroma(tmp_path: Path) -> None:
+    with running(tmp_path) as (address, _):
+        check(moved(f"{address}/{uuid.uuid4()}", port_of(f"{address}/")), port_of(f"{address}/"), http=True)
+
+
+def test_weaviate_over_grpc(tmp_path: Path) -> None:
+    with importlib.import_module("benchmarks.stores.weaviate").serve(tmp_path) as url:
+        before, _, port = url.rpartition("grpc=")
+        check(lambda other: f"{before}grpc={other}", int(port))
+
+
+def test_milvus_over_grpc(milvus_server: str) -> None:  # noqa: F811
+    url = f"{milvus_server}/faults"
+    check(moved(url, port_of(url)), port_of(url))
+
+
+def test_postgresql(postgres: Postgres) -> None:  # noqa: F811
+    database = postgres.database()
+    socket = f"{postgres.socket}/.s.PGSQL.5432"
+
+    def url(server: Server) -> str:
+        if isinstance(server, int):
+            return f"postgresql://postgres@127.0.0.1:{server}/{database}?sslmode=disable&connect_timeout=2"
+        return f"postgresql://postgres@/{database}?host={quote(postgres.socket, safe='')}"
+
+    check(url, socket)
