@@ -22,7 +22,7 @@ EXPECTED = {
     "test_pinecone.py::TestPinecone",
     "test_qdrant.py::TestQdrant",
     "test_qdrant.py::TestQdrantGRPC",
-    "test_weaviate.py::TestWeaviateDouble",
+    "test_weaviate.py::TestWeaviate",
 }
 _FOLDER = "tests/stores/"
 _outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter)
