@@ -3,34 +3,97 @@
 An embedder's module declares
     REQUIRES     its client: distribution name -> version specifier; the extra is named after the file
     load         (model: str, **options) -> Embedder
+    CACHED       whether its vectors are kept in a cache unless the caller says otherwise (they cost money)
+
+Options are keywords, or are written behind the model: `openai:text-embedding-3-large?dimensions=1024`. Those in
+HOW below say how a model is asked, not what it answers, and are no part of an embedder's name.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, quote
 
 from nearest import plugins
 from nearest.contract import Embedder
 from nearest.errors import InvalidInput
 
+HOW = frozenset({"cache", "fallback", "price", "batch", "parallel", "rpm", "tpm", "timeout", "device"})
 
-def load(spec: str, **options: Any) -> Embedder:
+
+def load(
+    spec: str, *, cache: bool | str | Path | None = None, fallback: str | Embedder | None = None, **options: Any
+) -> Embedder:
     """The embedder that a spec names, such as `local:all-MiniLM-L6-v2`; options are the provider's own.
 
-    Raises InvalidInput for a spec that is not `provider:model`, an unknown provider or option, and
-    ModelError where the model itself cannot be had.
+    cache: True, False, a file, or `redis://host:6379/0?ttl=86400` (seconds); by default vectors that cost
+    money are kept in the user's cache folder. fallback: another way to the same model, asked when the first
+    does not answer. Raises InvalidInput for a spec that is not `provider:model`, an unknown provider or option
+    and a fallback whose vectors are others, and ModelError where the model itself cannot be had.
     """
-    provider, colon, model = spec.partition(":") if isinstance(spec, str) else ("", "", "")
+    provider, model, written = _parsed(spec)
+    for name in written:
+        if name in options or (name == "cache" and cache is not None) or (name == "fallback" and fallback is not None):
+            raise InvalidInput(f"embedder {spec!r}: {name} is given twice")
+    cache = written.pop("cache", cache)
+    fallback = written.pop("fallback", fallback)
+    module = plugins.load("embedders", provider.replace("-", "_"))
+    parameters = inspect.signature(module.load).parameters
+    converted = {name: _converted(provider, name, text, parameters) for name, text in written.items()}
+    try:
+        inspect.signature(module.load).bind(model, **options, **converted)
+    except TypeError as error:
+        raise InvalidInput(f"embedder {provider}: {error}") from None
+    embedder: Embedder = module.load(model, **options, **converted)
+    if fallback is not None:
+        from nearest.embedders import _fallback
+
+        second = fallback if isinstance(fallback, Embedder) else load(fallback, cache=False)
+        embedder = _fallback.Fallback(embedder, second)
+    if cache is None:
+        cache = bool(getattr(module, "CACHED", False))
+    if cache in (False, "off", "false"):
+        return embedder
+    from nearest.embedders import _cache
+
+    return _cache.Cached(embedder, _cache.connect(cache))
+
+
+def canonical(spec: str) -> str:
+    """The name that the embedder of a spec has, as far as it can be told without loading it."""
+    provider, model, options = _parsed(spec)
+    some = [f"{name}={quote(options[name], safe='/:')}" for name in sorted(options) if name not in HOW]
+    return f"{provider}:{model}" + (f"?{'&'.join(some)}" if some else "")
+
+
+def _parsed(spec: str) -> tuple[str, str, dict[str, Any]]:
+    provider, colon, rest = spec.partition(":") if isinstance(spec, str) else ("", "", "")
+    model, _, query = rest.partition("?")
     if not colon or not provider.strip() or not model.strip():
         raise InvalidInput(
             f"an embedder is written provider:model, such as local:all-MiniLM-L6-v2, got {spec!r}; "
             f"the providers are {', '.join(sorted(plugins.names('embedders')))}"
         )
-    make = plugins.load("embedders", provider.strip()).load
-    try:
-        inspect.signature(make).bind(model, **options)
-    except TypeError as error:
-        raise InvalidInput(f"embedder {provider.strip()}: {error}") from None
-    embedder: Embedder = make(model.strip(), **options)
-    return embedder
+    options = parse_qsl(query, keep_blank_values=True)
+    if len(dict(options)) != len(options) or (query and not options):
+        raise InvalidInput(f"embedder {spec!r}: options are written ?name=value&name=value, each once")
+    return provider.strip(), model.strip(), dict(options)
+
+
+def _converted(provider: str, name: str, text: str, parameters: Mapping[str, inspect.Parameter]) -> Any:
+    """A written option in the type that the provider's `load` declares for it."""
+    kinds = str(parameters[name].annotation) if name in parameters else "str"
+    for kind in (int, float):
+        if kind.__name__ in kinds:
+            try:
+                return kind(text)
+            except ValueError:
+                raise InvalidInput(f"embedder {provider}: {name} must be a number, got {text!r}") from None
+    if "bool" in kinds:
+        if text.lower() not in ("true", "false"):
+            raise InvalidInput(f"embedder {provider}: {name} must be true or false, got {text!r}")
+        return text.lower() == "true"
+    return text

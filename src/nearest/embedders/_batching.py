@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from nearest.contract import Float32
-from nearest.errors import InvalidInput, ModelError, NearestError
+from nearest.errors import InvalidInput, ModelError, NearestError, UnsupportedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +90,6 @@ class Answer:
 
 
 @dataclass(slots=True)
-class Batch:
-    """rows: the caller's numbers of the texts."""
-
-    rows: list[int]
-    tokens: int
-
-
-@dataclass(slots=True)
 class Outcome:
     """Of some texts, by row: vectors, or why there is none."""
 
@@ -105,18 +97,18 @@ class Outcome:
     failed: dict[int, NearestError] = field(default_factory=dict)
 
 
-def batches(sizes: Sequence[int], limits: Limits) -> Iterator[Batch]:
-    """Texts in their order; one over `limits.tokens` goes alone. sizes: tokens of each text."""
+def batches(sizes: Sequence[int], limits: Limits) -> Iterator[list[int]]:
+    """Numbers of texts in their order; one over `limits.tokens` goes alone. sizes: tokens of each text."""
     rows: list[int] = []
     tokens = 0
     for row, size in enumerate(sizes):
         if rows and (len(rows) == limits.texts or tokens + size > limits.tokens):
-            yield Batch(rows, tokens)
+            yield rows
             rows, tokens = [], 0
         rows.append(row)
         tokens += size
     if rows:
-        yield Batch(rows, tokens)
+        yield rows
 
 
 class Sender:
@@ -145,79 +137,75 @@ class Sender:
         self._random = random.Random(seed)
 
     def send(self, texts: Sequence[str], sizes: Sequence[int]) -> Outcome:
-        """Every text ends in `vectors` or `failed`. Raises what is about no text: a wrong key, say."""
-        total = Outcome()
+        """Every text ends in `vectors` or `failed`. Raises what is about no text (a wrong key, say) if there
+        is no vector yet; after that it is the error of each text that has none."""
+        done = Outcome()
         every = list(batches(sizes, self._limits))
         stop = threading.Event()
         ends = self._clock() + self._limits.deadline
 
-        def one(batch: Batch) -> Outcome:
+        def one(rows: list[int]) -> None:
             try:
-                return self._batch(batch, texts, sizes, ends, stop)
+                self._batch(rows, texts, sizes, done, ends, stop)
             except BaseException:
                 stop.set()  # the others begin nothing more
                 raise
 
-        if len(every) == 1:
-            return one(every[0])
-        error: BaseException | None = None
-        with ThreadPoolExecutor(min(self._limits.parallel, len(every)), "embed") as pool:
-            for future in [pool.submit(one, batch) for batch in every]:
+        error: NearestError | None = None
+        with ThreadPoolExecutor(min(self._limits.parallel, len(every)) or 1, "embed") as pool:
+            for future in [pool.submit(one, rows) for rows in every]:
                 try:
-                    done = future.result()
-                    total.vectors |= done.vectors
-                    total.failed |= done.failed
+                    future.result()
                 except NearestError as failure:
                     error = error or failure
                 except BaseException:
                     stop.set()
                     raise
         if error is not None:
-            raise error
-        return total
+            if not done.vectors:
+                raise error
+            done.failed = {row: error for row in range(len(texts)) if row not in done.vectors}
+        return done
 
     def _batch(
-        self, batch: Batch, texts: Sequence[str], sizes: Sequence[int], ends: float, stop: threading.Event
-    ) -> Outcome:
-        done = Outcome()
-        left = batch.rows
-        attempt = 0
-        while left:
+        self,
+        rows: list[int],
+        texts: Sequence[str],
+        sizes: Sequence[int],
+        done: Outcome,
+        ends: float,
+        stop: threading.Event,
+    ) -> None:
+        left, attempt = rows, 0
+        while left and not stop.is_set():
             attempt += 1
-            if stop.is_set():
-                done.failed |= {row: ModelError("not asked for: another request failed") for row in left}
-                break
             try:
                 self._pace.wait(sum(sizes[row] for row in left))
                 answer = self._ask([texts[row] for row in left])
             except (ModelError, InvalidInput) as error:
+                if not self._healthy():
+                    raise UnsupportedError(f"it takes no text at all: {error}") from None
                 if len(left) == 1:
                     done.failed[left[0]] = error
-                    break
-                if not self._healthy():
-                    raise  # it refuses any text: the fault is not in these
+                    return
                 middle = len(left) // 2
                 for half in (left[:middle], left[middle:]):
-                    part = self._batch(Batch(half, 0), texts, sizes, ends, stop)
-                    done.vectors |= part.vectors
-                    done.failed |= part.failed
-                break
+                    self._batch(half, texts, sizes, done, ends, stop)
+                return
             except NearestError as error:
                 if not error.retryable:
                     raise
                 problem = error
             else:
-                done.vectors |= {row: v for row, v in zip(left, answer.vectors, strict=True) if v is not None}
-                missing = [row for row in left if row not in done.vectors]
-                if len(missing) < len(left):
-                    attempt = 0  # there is progress
-                left = missing
-                problem = ModelError("the provider left this text out of its answer, repeatedly")
-            if left and not self._pause(problem, attempt, ends):
+                done.vectors.update({row: v for row, v in zip(left, answer.vectors, strict=True) if v is not None})
+                before = len(left)
+                left = [row for row in left if row not in done.vectors]
+                attempt = attempt if len(left) == before else 0  # there is progress
+                problem = ModelError("the provider left this text out of its answers")
+            if left and not self._pause(problem, max(attempt, 1), ends):
                 problem.context["attempts"] = attempt
-                done.failed |= {row: problem for row in left}
-                break
-        return done
+                done.failed.update(dict.fromkeys(left, problem))
+                return
 
     def _pause(self, problem: NearestError, attempt: int, ends: float) -> bool:
         """Wait before the next attempt; False if there is to be none."""

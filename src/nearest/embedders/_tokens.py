@@ -11,7 +11,6 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nearest.embedders import _files
 from nearest.errors import ModelError
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def estimate() -> Tokenizer:
 
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     # Offsets stay those of the original text.
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Replace(Regex(p), "\uFFFC" * n) for p, n in _HEAVY])
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Replace(Regex(p), "\ufffc" * n) for p, n in _HEAVY])
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_PIECES), "isolated")
     return tokenizer
 
@@ -92,5 +91,7 @@ def cut(tokenizer: Tokenizer, text: str, limit: int) -> str:
     if len(encoding) <= limit:
         return text
     room = limit - sum(encoding.special_tokens_mask)
-    ends = [end for (_, end), special in zip(encoding.offsets, encoding.special_tokens_mask, strict=True) if not special]
+    ends = [
+        end for (_, end), special in zip(encoding.offsets, encoding.special_tokens_mask, strict=True) if not special
+    ]
     return text[: ends[max(room, 1) - 1]]
