@@ -1015,6 +1015,65 @@ class Embedder(ABC):
         return Usage(len(texts), 0, 0, 0, tokens, tokens * (self.price or 0.0) / 1e6)
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a prompt. Instructions are `system`; what a user or a document says never is."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What generating used. requests: repetitions included. tokens: as the provider counted them.
+
+    dollars: by the generator's price; None where that is not known.
+    """
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    dollars: float | None = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        unknown = self.dollars is None or other.dollars is None
+        return Spent(
+            self.requests + other.requests,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            None if unknown else (self.dollars or 0.0) + (other.dollars or 0.0),
+        )
+
+
+class Generator(ABC):
+    """Prompts to text, by one model. It is given no tools, so that text can do nothing but be read.
+
+    name: as a user writes it, `openai:gpt-4.1-mini`. price: dollars a million tokens, of the prompt and of the
+    answer; None where it is not known.
+    """
+
+    name: str
+    price: tuple[float, float] | None = None
+
+    @abstractmethod
+    def stream(self, messages: Sequence[Message], *, max_tokens: int) -> Iterator[str | Spent]:
+        """The text, in pieces as they come, and last what it used.
+
+        max_tokens: of the text. Raises ConnectionFailed, TimedOut, Throttled, AccessDenied, ModelError or
+        UnsupportedError; what came before an error is not repeated after it.
+        """
+
+    def complete(self, messages: Sequence[Message], *, max_tokens: int) -> tuple[str, Spent]:
+        """The whole text, and what it used."""
+        text, spent = [], Spent()
+        for piece in self.stream(messages, max_tokens=max_tokens):
+            if isinstance(piece, Spent):
+                spent += piece
+            else:
+                text.append(piece)
+        return "".join(text), spent
+
+
 class Reader(ABC):
     """One format: a file to documents.
 
@@ -1024,7 +1083,7 @@ class Reader(ABC):
     """
 
     extensions: ClassVar[tuple[str, ...]]
-    content_type: ClassVar[str] = "text/plain"
+    content_type: str = "text/plain"
     isolated: ClassVar[bool] = False
     passwords: Sequence[str] = ()
 
