@@ -427,6 +427,7 @@ def test_what_a_server_can_do_is_told_by_its_version() -> None:
     for url, quantization, error in (
         ("milvus://host/c?index=hnsw_pq", "scalar", InvalidInput),
         ("milvus://host/c?index=ivf_sq8", "scalar", UnsupportedError),
+        ("milvus://host/c?partitions=3", "none", InvalidInput),
     ):
         schema = Schema(vectors={"dense": VectorSpec(8)}, index=IndexParams(quantization=quantization))  # type: ignore[arg-type]
         with pytest.raises(error):

@@ -23,7 +23,8 @@ How a record lies in Milvus' fields, and what a condition becomes, is in `_milvu
 The schema is a property of the collection, set in the call that creates it; indexes that a crash kept from being
 made are made by the next opening.
 
-Not offered: sparse vectors (Milvus leaves out inner products that are not positive), multi-vectors.
+Not offered: multi-vectors, and sparse vectors, since Milvus prunes by the largest weights (WAND, MaxScore), which takes
+weights for positive, and nearest's may be negative.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
@@ -394,7 +395,8 @@ class MilvusStore(Store):
         wanted = client.prepare_index_params()
         missing = [index for index in self._indexes() if index[0] not in there]
         for column, index_type, metric, params in missing:
-            wanted.add_index(column, index_type=index_type, index_name=column, metric_type=metric, params=params)
+            more = {"metric_type": metric, "params": params} if metric else {}
+            wanted.add_index(column, index_type=index_type, index_name=column, **more)
         if missing:
             client.create_index(name, wanted, **self._address.call)
         client.load_collection(name, **self._address.call)
@@ -754,9 +756,7 @@ def _choose(address: _Address, server: _Server, schema: Schema) -> dict[str, Any
     name = address.layout.get("index") or ("autoindex" if server.cloud else _BY_QUANTIZATION[index.quantization])
     kind = _KINDS[name]
     asked_for = index.quantization != "none"
-    check_schema(schema, _capabilities(server, kind, address) if not asked_for else replace(
-        _capabilities(server, kind, address), features=server.features()
-    ))  # fmt: skip
+    check_schema(schema, _capabilities(server, kind, address))
     if not server.has(kind):
         has = ", ".join(other for other, k in _KINDS.items() if server.has(k))
         raise UnsupportedError(f"this server has no index {name}; it has {has}")
@@ -764,6 +764,8 @@ def _choose(address: _Address, server: _Server, schema: Schema) -> dict[str, Any
         raise InvalidInput(f"index={name} is not {index.quantization} quantization; leave one of them out")
     if asked_for and index.rescore and not kind.rescores:
         raise UnsupportedError(f"index={name} does not rescore; say rescore=False, or leave the index out")
+    if "partitions" in address.layout and "partition_key" not in address.layout:
+        raise InvalidInput("milvus: partitions are those of a partition_key; name that too")
     for vector, spec in schema.vectors.items():
         if not 2 <= spec.dim <= 32_768:
             raise UnsupportedError(f"vector {vector!r} has dimension {spec.dim}; Milvus holds 2 to 32768")
@@ -876,7 +878,7 @@ def _ours(error: Exception, address: _Address) -> NearestError:
         return any(word in lower for word in words)
 
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED) or told(
-        "auth check fail", "permission deny", "permissiondenied", "privilege", "unauthenticated"
+        "auth check fail", "permission deny", "permissiondenied", "unauthenticated"
     ):
         return AccessDenied(f"{where}: the server refuses these credentials ({said}); check user, password or token")
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
