@@ -60,8 +60,16 @@ def test_readers_are_found_by_extension() -> None:
     }
     assert all(e == e.lower() and e[:1] in ("", ".") for e in readers.extensions())
     assert type(readers.for_path(Path("Makefile"))).__name__ == "Text"
-    with pytest.raises(Unreadable, match=r"no reader for \.xyz; there are .*\.csv.*\.txt"):
-        readers.for_path(Path("a.xyz"))
+
+
+def test_a_file_of_an_unknown_extension_is_read_if_it_is_text(tmp_path: Path) -> None:
+    assert one(tmp_path / "a.xyz", "text\n").text == "text\n"
+    (tmp_path / "b.xyz").write_bytes(b"\x7fELF\x02")
+    with pytest.raises(Unreadable, match=r"looks binary .*no reader knows \.xyz; there are .*\.csv.*\.txt"):
+        read(tmp_path / "b.xyz")
+    (tmp_path / "c.xyz").write_bytes(b"")
+    with pytest.raises(Unreadable, match=r"^is empty$"):
+        read(tmp_path / "c.xyz")
 
 
 # --- encodings -------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from nearest.contract import Document, Failure, check_document, check_id
 from nearest.errors import InvalidInput
@@ -37,11 +37,18 @@ def first(row: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
     return next((name for name in names if name in row), None)
 
 
-def document(row: Mapping[str, Any], text_name: str, source: str, line: int) -> Document | Failure:
+def refuse(constant: str) -> NoReturn:
+    """For `json.loads`: NaN and the infinities are no JSON."""
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def document(
+    row: Mapping[str, Any], text_name: str, source: str, line: int, *, unit: str = "line"
+) -> Document | Failure:
     """The document of a row: `_id` or `id`, the text, and the rest as metadata.
 
     Its `title` leads the text, as BEIR reads its collections. `metadata`, if an object, is laid over
-    the other fields, and a `source` of the row's own stays.
+    the other fields, and a `source` of the row's own stays. unit: what `line` counts.
     """
     id_name = first(row, ID_NAMES)
     own = row[id_name] if id_name else None
@@ -53,16 +60,16 @@ def document(row: Mapping[str, Any], text_name: str, source: str, line: int) -> 
     try:
         name = check_id(own)
     except InvalidInput as error:
-        return Failure(at, f"line {line}: {error}")
+        return Failure(at, f"{unit} {line}: {error}")
     text, heading, inner = row.get(text_name), row.get("title"), row.get("metadata")
     if text is None:
         text = ""
     if not isinstance(text, str):
-        return Failure(name, f"line {line}: {text_name} is {type(text).__name__}, not a string")
+        return Failure(name, f"{unit} {line}: {text_name} is {type(text).__name__}, not a string")
     if isinstance(heading, str) and heading.strip() and not text.startswith(heading):
         text = f"{heading}\n\n{text}" if text.strip() else heading
     if not text.strip():
-        return Failure(name, f"line {line}: no text" if text_name in row else f"line {line}: has no {text_name!r}")
+        return Failure(name, f"{unit} {line}: no text" if text_name in row else f"{unit} {line}: has no {text_name!r}")
     taken = {id_name, text_name}
     if heading is None or heading == "":
         taken.add("title")
@@ -75,5 +82,5 @@ def document(row: Mapping[str, Any], text_name: str, source: str, line: int) -> 
     try:
         check_document(made)
     except InvalidInput as error:
-        return Failure(name, f"line {line}: {error}")
+        return Failure(name, f"{unit} {line}: {error}")
     return made

@@ -19,6 +19,7 @@ _KNOWN = {*_values.ID_NAMES, *_values.TEXT_NAMES, "title"}
 
 class Csv(Reader):
     extensions = (".csv", ".tsv")
+    content_type = "text/csv"
 
     def read(self, path: Path, document_id: str) -> Iterator[Document | Failure]:
         """The documents of the rows; a bad row is a Failure, a blank one nothing.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 from nearest.contract import Document, Failure, Reader
 from nearest.readers import _decode, _values
@@ -13,6 +12,7 @@ from nearest.readers import _decode, _values
 
 class Jsonl(Reader):
     extensions = (".jsonl", ".ndjson")
+    content_type = "application/x-ndjson"
 
     def read(self, path: Path, document_id: str) -> Iterator[Document | Failure]:
         """The documents of the lines, see `_values.document`; a bad line is a Failure, a blank one nothing.
@@ -27,7 +27,7 @@ class Jsonl(Reader):
             if line.isspace():
                 continue
             try:
-                row = json.loads(line, parse_constant=_refuse)
+                row = json.loads(line, parse_constant=_values.refuse)
             except RecursionError:
                 yield Failure(at, f"line {number}: is nested too deeply")
                 continue
@@ -39,10 +39,6 @@ class Jsonl(Reader):
                 continue
             name = _values.first(row, _values.TEXT_NAMES) or _values.TEXT_NAMES[0]
             yield _values.document(row, name, document_id, number)
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON number")
 
 
 READER = Jsonl

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nearest.contract import Document, Reader
 from nearest.readers import _decode, _values
+from nearest.readers._marks import marks
 
 _FRONT = re.compile(r"---[ \t]*\r?\n((?:.*\n){0,200}?)(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)")
 _FIELD = re.compile(r"([A-Za-z_][\w-]*):(?:[ \t]+(.*))?")
@@ -17,20 +18,25 @@ _WORDS = {"true": True, "false": False, "null": None, "~": None}
 
 _FENCE = re.compile(r" {0,3}(```+|~~~+)")
 _ATX = re.compile(r" {0,3}#{1,6}[ \t]+(?=[^\s#])")
+_PARAGRAPH = re.compile(r"(?!    |[\t>*|-]).*\S")
 _UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*")
 
 
 class Markdown(Reader):
     extensions = (".md", ".markdown", ".mdown", ".mdx")
+    content_type = "text/markdown"
 
     def read(self, path: Path, document_id: str) -> Iterator[Document]:
-        """One document; `title` is that of the front matter, else the first heading.
+        """One document with its headings; `title` is that of the front matter, else the first heading.
 
         Raises Unreadable, see `_decode`.
         """
         text = _decode.read_text(path)
         front, body = front_matter(text)
-        yield Document(document_id, body, {"source": document_id, **_values.title(heading(body)), **front})
+        found = list(headings(body))
+        title = found[0][2] if found else ""
+        metadata = {"source": document_id, **_values.title(title), **front}
+        yield Document(document_id, body, metadata, marks(found))
 
 
 def front_matter(text: str) -> tuple[dict[str, str | int | float | bool | None], str]:
@@ -59,11 +65,14 @@ def front_matter(text: str) -> tuple[dict[str, str | int | float | bool | None],
     return (fields, body) if fields and body.strip() else ({}, text)
 
 
-def heading(text: str) -> str:
-    """The first heading outside of code, or nothing."""
+def headings(text: str) -> Iterator[tuple[int, int, str]]:
+    """Offset, level and title of the headings outside of code."""
     fence, before = "", ""
     skipped = _FRONT.match(text)
-    for line in text[skipped.end() if skipped else 0 :].splitlines():
+    at = skipped.end() if skipped else 0
+    above = at  # where the line before began
+    for whole in text[at:].splitlines(keepends=True):
+        line = whole.rstrip("\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029")
         if found := _FENCE.match(line):
             if not fence:
                 fence = found[1]
@@ -73,12 +82,12 @@ def heading(text: str) -> str:
             if atx := _ATX.match(line):
                 marked = line[atx.end() :].rstrip()
                 plain = marked.rstrip("#")
-                return plain if plain[-1:] in (" ", "\t") else marked
-            paragraph = before.strip() and not before.startswith(("    ", "\t", ">", "-", "*", "|"))
-            if paragraph and _UNDERLINE.fullmatch(line):
-                return before
+                yield at, line[: atx.end()].count("#"), plain if plain[-1:] in (" ", "\t") else marked
+            elif (row := _UNDERLINE.fullmatch(line)) and _PARAGRAPH.match(before):
+                yield above, 1 if row[1][0] == "=" else 2, before
         before = "" if fence else line
-    return ""
+        above = at
+        at += len(whole)
 
 
 READER = Markdown

@@ -17,6 +17,7 @@ _DOCSTRING = re.compile(r"(?:[ \t\f]*(?:#[^\n]*)?\r?\n)*+[rRuU]?(\"\"\"|'''|\"|'
 
 class Python(Reader):
     extensions = (".py", ".pyi", ".pyw")
+    content_type = "text/x-python"
 
     def read(self, path: Path, document_id: str) -> Iterator[Document]:
         """One document; `title` is the first line of the module's docstring.

@@ -11,23 +11,35 @@ from pathlib import Path
 
 from nearest.contract import Document, Reader
 from nearest.readers import _decode, _values
+from nearest.readers._marks import marks
 
 # `Name: value` as in a PEP, or `:Name: value`.
 _FIELD = re.compile(r":?([A-Za-z][\w -]{0,40}?):(?:[ \t]+(.*))?")
 _ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1+")
+# A row may be that over the next title, so it is looked at and not taken.
+_UNDERLINED = re.compile(
+    r"^(?:(?P<over>([!-/:-@\[-`{-~])\2+)[ \t]*\r?\n)?"
+    r"(?P<title>[^\S\n]*\S[^\n]*)\n"
+    r"(?=(?P<row>([!-/:-@\[-`{-~])\5+)[ \t]*\r?$)",
+    re.MULTILINE,
+)
 _HEADER = 200  # lines
 
 
 class RestructuredText(Reader):
     extensions = (".rst", ".rest")
+    content_type = "text/x-rst"
 
     def read(self, path: Path, document_id: str) -> Iterator[Document]:
-        """One document; `title` is that of the header, else the first section's.
+        """One document with its sections as headings; `title` is that of the header, else the first section's.
 
         Raises Unreadable, see `_decode`.
         """
         text = _decode.read_text(path)
-        yield Document(document_id, text, {"source": document_id, **_values.title(section(text)), **header(text)})
+        headings = list(sections(text))
+        title = headings[0][2] if headings else ""
+        metadata = {"source": document_id, **_values.title(title), **header(text)}
+        yield Document(document_id, text, metadata, marks(headings))
 
 
 def header(text: str) -> dict[str, str]:
@@ -48,20 +60,22 @@ def header(text: str) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value} if len(fields) > 1 else {}
 
 
-def section(text: str) -> str:
-    """The first section's title: a line with a row of punctuation under it."""
-    lines = text.splitlines()
-    for over, line, under in zip(["", *lines], lines, lines[1:], strict=False):
-        title, row = line.strip(), under.rstrip()
-        if (
-            title
-            and _ADORNMENT.fullmatch(row)
-            and not _ADORNMENT.fullmatch(title)
-            and len(row) >= min(len(title), 4)
-            and (line[0] not in " \t" or over.rstrip() == row)
-        ):
-            return title
-    return ""
+def sections(text: str) -> Iterator[tuple[int, int, str]]:
+    """Offset, level and title of each section: a line with a row of punctuation under it, or over and under it.
+
+    Levels are numbered by the first use of their punctuation, as docutils does.
+    """
+    levels: list[str] = []
+    for found in _UNDERLINED.finditer(text):
+        over, line, row = found["over"] or "", found["title"], found["row"]
+        title = line.strip()
+        framed = over == row
+        if _ADORNMENT.fullmatch(title) or len(row) < min(len(title), 4) or (line[0] in " \t" and not framed):
+            continue
+        style = row[0] * (2 if framed else 1)
+        if style not in levels:
+            levels.append(style)
+        yield found.start("over" if framed else "title"), levels.index(style) + 1, title
 
 
 READER = RestructuredText

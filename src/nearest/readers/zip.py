@@ -1,0 +1,75 @@
+"""ZIP: the files in it that have a reader, as those of a folder would be read."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from nearest.contract import Document, Failure, Reader
+from nearest.errors import Unreadable
+from nearest.readers import _extra, by_extension
+
+MAX_DEPTH = 2  # archives in an archive; one more is refused
+
+
+class Zip(Reader):
+    extensions = (".zip",)
+    content_type = "application/zip"
+    isolated = True
+    left = _extra.MAX_EXPANDED  # bytes that may still come out, of archives inside as well
+
+    def read(self, path: Path, document_id: str) -> Iterator[Document | Failure]:
+        """The documents of the files, under `document_id/path`; a bad file is a Failure and costs no other.
+
+        Hidden files, and files that no reader knows by their extension, are left out. Raises Unreadable for an
+        archive that is damaged or expands beyond the limits, and for one without a file that can be read.
+        """
+        if document_id.lower().count(".zip/") > MAX_DEPTH:
+            raise Unreadable(f"is an archive in {MAX_DEPTH} others; unpack it")
+        found = False
+        with _extra.archive(path, self.left) as archive, tempfile.TemporaryDirectory(prefix="nearest-") as folder:
+            for member in sorted(archive.infolist(), key=lambda member: member.filename):
+                place = PurePosixPath(member.filename.replace("\\", "/"))
+                reader = by_extension(place.suffix)
+                if member.is_dir() or reader is None or any(part.startswith((".", "__MACOSX")) for part in place.parts):
+                    continue
+                found = True
+                # The name inside is never a place on the disk.
+                name, file = f"{document_id}/{place.as_posix().lstrip('/')}", Path(folder, f"member{place.suffix}")
+                try:
+                    self._unpack(archive, member, file)
+                    reader.passwords = self.passwords
+                    if isinstance(reader, Zip):
+                        reader.left = self.left
+                    yield from reader.read(file, name)
+                    if isinstance(reader, Zip):
+                        self.left = reader.left
+                except MemoryError:
+                    raise
+                except Exception as error:  # noqa: BLE001 -- see `reason`
+                    yield Failure(name, _extra.reason(error))
+                file.unlink(missing_ok=True)
+        if not found:
+            raise Unreadable("holds no file that can be read")
+
+    def _unpack(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo, file: Path) -> None:
+        passwords = [password.encode() for password in self.passwords] if member.flag_bits & 1 else [None]
+        for password in passwords:
+            try:
+                with archive.open(member, pwd=password) as source, file.open("wb") as target:
+                    while block := source.read(1 << 20):
+                        target.write(block)
+                        self.left -= len(block)
+            except RuntimeError:  # zipfile's word for a wrong password
+                continue
+            except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+                if password is None:
+                    raise Unreadable(f"is damaged: {error}") from None
+                continue  # one wrong password in 256 is told only by what comes out
+            return
+        raise Unreadable("is encrypted; give its password (--passwords FILE, or passwords=[...])")
+
+
+READER = Zip
