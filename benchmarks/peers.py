@@ -21,7 +21,7 @@ from nearest.contract import Dense, Query, Record
 from nearest.filters import parse
 
 K, ROUNDS, WANTED = 10, 300, 0.98
-BLOCK = 30
+BLOCK = 100
 BUCKETS = 14  # 1 in 14: 7% match
 EFFORTS = (16, 32, 64, 128, 256, 512)
 
