@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.common import DATA, abstracts, interleaved, machine, ms, table
 from nearest import embedders
 from nearest.contract import Embedder
-from nearest.embedders import _files
+from nearest.encoder import files
 
 MODEL = "all-MiniLM-L6-v2"
 CHUNKS, ROUNDS, QUERIES, COMPARED, STARTS = 64, 7, 100, 1000, 5
@@ -26,7 +26,7 @@ def run() -> None:
     from sentence_transformers import SentenceTransformer
 
     ours = embedders.load(f"local:{MODEL}")
-    theirs = SentenceTransformer(str(_files.locate(MODEL, None)[0]), device="cpu")
+    theirs = SentenceTransformer(str(files.locate(MODEL, None)[0]), device="cpu")
     texts = [record["text"] for record in abstracts()]
     with (DATA / "scifact" / "queries.jsonl").open() as lines:
         queries = [json.loads(line)["text"] for line in lines]

@@ -1,6 +1,6 @@
 """BERT in plain NumPy, float32, one text at a time: what the real embedder is held against.
 
-Written from Devlin et al. 2019 and the layout of the weights, apart from the graph in `_bert.py`. Also
+Written from Devlin et al. 2019 and the layout of the weights, apart from the graph in `encoder/bert.py`. Also
 makes small models with random weights, as folders like those that sentence-transformers saves.
 """
 

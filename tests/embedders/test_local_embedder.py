@@ -15,7 +15,8 @@ import pytest
 
 from nearest import embedders
 from nearest.contract import Embedder, Float32
-from nearest.embedders import _bert, _files, local
+from nearest.embedders import local
+from nearest.encoder import bert, files, runtime
 from nearest.errors import InvalidInput, ModelError, NearestError, TextTooLong
 from tests.embedders import reference
 
@@ -24,7 +25,7 @@ CLS = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True, "pooling_
 
 
 def expected(embedder: Embedder, folder: Path, texts: list[str], pooling: str) -> Float32:
-    tensors = _bert.read(folder / "model.safetensors")
+    tensors = bert.read(folder / "model.safetensors")
     return np.stack([reference.embed(folder, embedder.tokenizer.encode(t).ids, pooling, tensors) for t in texts])
 
 
@@ -115,7 +116,7 @@ def test_from_several_threads_at_once(embedder: Embedder) -> None:
 
 def test_weights_with_a_nan_are_refused(tmp_path: Path) -> None:
     folder = reference.make(tmp_path / "model", pooling=MEAN)
-    tensors = dict(_bert.read(folder / "model.safetensors"))
+    tensors = dict(bert.read(folder / "model.safetensors"))
     tensors["encoder.layer.1.output.LayerNorm.bias"] = np.full(32, np.nan, np.float32)
     reference.save(folder / "model.safetensors", tensors)
     with pytest.raises(ModelError, match="not finite"):
@@ -253,7 +254,7 @@ def test_refused_when_loaded(tmp_path: Path, made: dict[str, Any], message: str)
 
 
 def test_weights_that_do_not_fit(tmp_path: Path, folder: Path) -> None:
-    tensors = dict(_bert.read(folder / "model.safetensors"))
+    tensors = dict(bert.read(folder / "model.safetensors"))
     del tensors["encoder.layer.1.output.dense.bias"]
     reference.save(folder / "model.safetensors", tensors)
     with pytest.raises(ModelError, match=r"encoder\.layer\.1\.output\.dense\.bias is missing"):
@@ -291,7 +292,7 @@ def test_the_compiled_model_is_used_again(places: Path, folder: Path, monkeypatc
     def untouched(path: Path) -> dict[str, Float32]:
         raise AssertionError("the weights were read again")
 
-    monkeypatch.setattr(_bert, "read", untouched)
+    monkeypatch.setattr(bert, "read", untouched)
     again = embedders.load(f"local:{folder}")
     assert again.embed_query("heart attack") @ first > 0.9999
     assert again.embed_documents(["heart attack"])[0] @ first > 0.9999
@@ -314,7 +315,7 @@ def test_a_damaged_cache_is_made_anew(places: Path, folder: Path, damage: str) -
         }[damage]
     )
     assert embedders.load(f"local:{folder}").embed_query("heart attack") @ first > 0.9999
-    assert local._read_blob(blob) is not None
+    assert runtime.read_blob(blob) is not None
     assert blob.stat().st_size == len(whole)
     assert [path.name for path in blobs(places)] == [blob.name], "no temporary file stays"
 
@@ -333,7 +334,7 @@ def test_a_cache_that_cannot_be_written_costs_only_the_caching(
     monkeypatch.setattr("os.replace", full)
     assert embedders.load(f"local:{folder}").embed_query("heart").shape == (32,)
     assert not [path for path in (tmp_path / "full").rglob("*") if path.is_file()]
-    monkeypatch.setattr(_files, "cache_folder", lambda: None)
+    monkeypatch.setattr(files, "cache_folder", lambda: None)
     assert embedders.load(f"local:{folder}").embed_query("heart").shape == (32,)
 
 

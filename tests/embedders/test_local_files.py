@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nearest import embedders
-from nearest.embedders import _files
+from nearest.encoder import files
 from nearest.errors import ModelError
 from tests.embedders import reference
 
@@ -31,7 +31,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(repo: str) -> tuple[None, str]:
         raise AssertionError("the hub was asked")
 
-    monkeypatch.setattr(_files, "_download", asked)
+    monkeypatch.setattr(files, "_download", asked)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a model that is known as `tiny`, pinned, and carried by the package `tiny-carrier`."""
     folder = reference.make(tmp_path / "site" / "tiny_carrier" / "model", pooling=MEAN)
     pinned = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    monkeypatch.setitem(_files.KNOWN, "tiny", _files.Known(REPO, pinned, "tiny-carrier"))
+    monkeypatch.setitem(files.KNOWN, "tiny", files.Known(REPO, pinned, "tiny-carrier"))
     return folder
 
 
@@ -52,7 +52,7 @@ def package(known: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def located(model: str, folder: Path | None = None) -> Path:
-    return _files.locate(model, folder)[0]
+    return files.locate(model, folder)[0]
 
 
 # --- the order -------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def test_the_package_comes_last_and_is_remembered(package: Path, monkeypatch: py
         asked.append(repo)
         return None, "no answer"
 
-    monkeypatch.setattr(_files, "_download", unreachable)
+    monkeypatch.setattr(files, "_download", unreachable)
     assert located("tiny") == package
     assert located(REPO) == package
     assert asked == [REPO], "once the package has served, the hub is not asked again"
@@ -177,7 +177,7 @@ def test_what_the_hub_refuses_is_told(online: Session, monkeypatch: pytest.Monke
 
 def test_a_hub_that_does_not_answer_costs_little(online: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     online.wait = 10
-    monkeypatch.setattr(_files, "HUB_TIMEOUT", 0.2)
+    monkeypatch.setattr(files, "HUB_TIMEOUT", 0.2)
     start = time.monotonic()
     with pytest.raises(ModelError, match=r"no answer in 0\.2 s"):
         located(REPO)
@@ -220,17 +220,17 @@ def test_hashed_once_and_again_after_a_change(tmp_path: Path, places: Path, monk
         return digest(file, name)
 
     monkeypatch.setattr(hashlib, "file_digest", counting)
-    first = _files.locate(str(folder), None)
-    assert _files.locate(str(folder), None) == first
+    first = files.locate(str(folder), None)
+    assert files.locate(str(folder), None) == first
     assert len(hashed) == 1
     weights = folder / "model.safetensors"
     os.utime(weights, ns=(0, weights.stat().st_mtime_ns + 1))
-    assert _files.locate(str(folder), None) == first
+    assert files.locate(str(folder), None) == first
     assert len(hashed) == 2
     (stamp,) = (places / "verified").iterdir()
     for damaged in (b"", b"[]", b'{"sha256": 5}', b"\xff"):
         stamp.write_bytes(damaged)
-        assert _files.locate(str(folder), None) == first
+        assert files.locate(str(folder), None) == first
     assert len(hashed) == 6
 
 
@@ -239,8 +239,8 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr("sys.platform", "linux")
-    assert _files.cache_folder() == tmp_path / ".cache" / "nearest"
+    assert files.cache_folder() == tmp_path / ".cache" / "nearest"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert _files.cache_folder() == tmp_path / "xdg" / "nearest"
+    assert files.cache_folder() == tmp_path / "xdg" / "nearest"
     monkeypatch.setattr("sys.platform", "darwin")
-    assert _files.cache_folder() == tmp_path / "Library" / "Caches" / "nearest"
+    assert files.cache_folder() == tmp_path / "Library" / "Caches" / "nearest"

@@ -11,7 +11,7 @@ import pytest
 
 from nearest import embedders
 from nearest.contract import Embedder
-from nearest.embedders import _bert, _files
+from nearest.encoder import bert, files
 from nearest.errors import ModelError
 from tests.embedders import reference
 
@@ -32,9 +32,9 @@ def test_like_the_reference(minilm: Embedder, shared_data: Path) -> None:
         abstracts = [json.loads(line)["text"] for line in islice(lines, 30)]
     texts = [*abstracts[:6], *(abstract.split(".")[0] for abstract in abstracts), "Herzinfarkt 心筋梗塞 infarctus 🫀"]
     vectors = minilm.embed_documents(texts, truncate=True)
-    folder, sha256 = _files.locate(MODEL, None)
-    assert sha256 == _files.KNOWN[MODEL].sha256
-    tensors = _bert.read(folder / "model.safetensors")
+    folder, sha256 = files.locate(MODEL, None)
+    assert sha256 == files.KNOWN[MODEL].sha256
+    tensors = bert.read(folder / "model.safetensors")
     wanted = []
     for text in texts:
         ids = minilm.tokenizer.encode(text).ids

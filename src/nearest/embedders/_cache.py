@@ -18,13 +18,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
 from nearest.contract import Embedder, Float32, Usage
-from nearest.embedders import _files
 from nearest.embedders._remote import check_texts, client
+from nearest.encoder import files
 from nearest.errors import InvalidInput, TextsFailed
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def connect(where: bool | str | Path) -> Cache:
             raise InvalidInput("a cache is a file, or redis://host:6379/0?ttl=SECONDS")
         return RedisCache(where)
     if where is True or where in ("on", "true"):
-        folder = _files.cache_folder()
+        folder = files.cache_folder()
         if folder is None:
             raise InvalidInput("there is no home folder to keep a cache in; name a file: cache=PATH")
         return SQLiteCache(folder / "embeddings.db")
@@ -135,7 +135,7 @@ class RedisCache:
         self._ttl = int(ttl) if ttl else None
         query = "&".join(f"{name}={value}" for name, value in options.items())
         self._redis: Any = redis.Redis.from_url(
-            urlunsplit(parts._replace(query=query)), socket_timeout=5, socket_connect_timeout=2
+            url.partition("?")[0] + (f"?{query}" if query else ""), socket_timeout=5, socket_connect_timeout=2
         )
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:

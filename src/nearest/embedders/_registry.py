@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nearest.contract import canonical_json
-from nearest.embedders import _files
+from nearest.encoder import files
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def known(provider: str, model: str) -> Model | None:
 
 
 def _note(identity: Mapping[str, object]) -> Path | None:
-    cache = _files.cache_folder()
+    cache = files.cache_folder()
     name = hashlib.sha256(canonical_json(dict(identity)).encode()).hexdigest()[:32]
     return cache / "probed" / f"{name}.json" if cache else None
 
@@ -86,7 +86,7 @@ def remembered(identity: Mapping[str, object]) -> int | None:
 
 def remember(identity: Mapping[str, object], dimension: int) -> None:
     if note := _note(identity):
-        _files.write(note, [json.dumps({**identity, "dimension": dimension}).encode()])
+        files.write(note, [json.dumps({**identity, "dimension": dimension}).encode()])
 
 
 def forget(identity: Mapping[str, object]) -> None:

@@ -10,18 +10,16 @@ import functools
 import hashlib
 import json
 import os
-import queue
 import threading
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from nearest.contract import Embedder, Float32, canonical_json
-from nearest.embedders import _bert, _files
+from nearest.encoder import bert, files, runtime
 from nearest.errors import InvalidInput, ModelError, TextTooLong
 
 if TYPE_CHECKING:
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
 REQUIRES: Mapping[str, str] = {}  # part of the default installation
 
 WINDOW = 1024  # texts tokenised and sorted at a time, while the last of the window before are computed
-BATCH_TOKENS = 2048  # enough to keep a core busy; more gained nothing at any length
-BATCH_TEXTS = 32
-SHAPE_STEP = 8  # lengths are padded to a multiple: OpenVINO prepares anew for each shape that it meets
 
 
 def load(
@@ -48,7 +43,7 @@ def load(
     what it names). The prefixes, which E5 and BGE models want, are the model's own unless given.
     Raises ModelError if the files are missing, altered, or of a kind that does not run here.
     """
-    place, sha256 = _files.locate(model, folder)
+    place, sha256 = files.locate(model, folder)
     return LocalEmbedder(f"local:{model}", place, sha256, query_prefix, document_prefix)
 
 
@@ -62,23 +57,25 @@ class LocalEmbedder(Embedder):
         self.name = name
         self._folder = folder
         self._sha256 = sha256
-        self._config = _json(folder, "config.json")
-        _bert.check(self._config)
+        self._config = runtime.read_json(folder, "config.json")
+        bert.check(self._config)
         self._pooling = _pooling(folder)
-        settings = _json(folder, "sentence_bert_config.json", {})
+        settings = runtime.read_json(folder, "sentence_bert_config.json", {})
         self._lowercase = bool(settings.get("do_lower_case"))
-        positions = self._config["max_position_embeddings"] - _bert.first_position(self._config)
+        positions = self._config["max_position_embeddings"] - bert.first_position(self._config)
         # sentence-transformers keeps the limit in the former file up to version 5, in the latter since.
-        limit = settings.get("max_seq_length") or _json(folder, "tokenizer_config.json", {}).get("model_max_length")
+        limit = settings.get("max_seq_length") or runtime.read_json(folder, "tokenizer_config.json", {}).get(
+            "model_max_length"
+        )
         self.max_tokens = min(limit or positions, positions)
         self.dimension = self._config["hidden_size"]
-        prompts = _json(folder, "config_sentence_transformers.json", {}).get("prompts") or {}
+        prompts = runtime.read_json(folder, "config_sentence_transformers.json", {}).get("prompts") or {}
         documents = next((prompts[key] for key in ("document", "passage", "corpus") if key in prompts), None)
         self._query_prefix = (prompts.get("query") or "") if query_prefix is None else query_prefix
         self._document_prefix = (documents or "") if document_prefix is None else document_prefix
         facts = {
             "weights": sha256,
-            "config": {field: self._config.get(field) for field in _bert.FIELDS},
+            "config": {field: self._config.get(field) for field in bert.FIELDS},
             "pooling": self._pooling,
             "normalisation": "unit",
             "lowercase": self._lowercase,
@@ -87,26 +84,12 @@ class LocalEmbedder(Embedder):
         }
         self.fingerprint = f"local:{hashlib.sha256(canonical_json(facts).encode()).hexdigest()}"
         self._lock = threading.Lock()
-        self._encoders: dict[str, _Encoder] = {}
+        self._encoders: dict[str, runtime.Compiled] = {}
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:  # type: ignore[override] # an attribute, made when first read
         """The model's tokenizers.Tokenizer, without truncation or padding."""
-        from tokenizers import Tokenizer, normalizers
-
-        path = self._folder / "tokenizer.json"
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises nothing narrower
-            raise ModelError(f"cannot read {path}: {error}") from error
-        if tokenizer.get_vocab_size() > self._config["vocab_size"]:
-            raise ModelError(f"{path} has more tokens than the weights have vectors for; it is another model's")
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        if self._lowercase:
-            own = [tokenizer.normalizer] if tokenizer.normalizer else []
-            tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
-        return tokenizer
+        return runtime.tokenizer(self._folder, self._config, lowercase=self._lowercase)
 
     def embed_documents(self, texts: Sequence[str], *, truncate: bool = False) -> Float32:
         return self._embed(texts, self._document_prefix, truncate)
@@ -117,7 +100,7 @@ class LocalEmbedder(Embedder):
     def embed_query(self, text: str, *, truncate: bool = False) -> Float32:
         _check(text, "the query")
         tokens = self._tokenize([self._query_prefix + text], None, truncate)
-        vector: Float32 = _unit(self._encoder("LATENCY")(*_pad(tokens, self.max_tokens)))[0]
+        vector: Float32 = _unit(self._encoder("LATENCY")(*runtime.pad(tokens, self.max_tokens)))[0]
         return vector
 
     def _embed(self, texts: Sequence[str], prefix: str, truncate: bool) -> Float32:
@@ -140,8 +123,8 @@ class LocalEmbedder(Embedder):
                 for first in range(0, len(texts), WINDOW):
                     tokens = self._tokenize([prefix + t for t in texts[first : first + WINDOW]], first, truncate)
                     submitted = []
-                    for rows in _batches([len(ids) for ids in tokens]):
-                        batch = _pad([tokens[i] for i in rows], self.max_tokens)
+                    for rows in runtime.batches([len(ids) for ids in tokens]):
+                        batch = runtime.pad([tokens[i] for i in rows], self.max_tokens)
                         submitted.append(([first + i for i in rows], pool.submit(encoder, *batch)))
                     collect()
                     pending = submitted
@@ -177,81 +160,12 @@ class LocalEmbedder(Embedder):
             tokens.append(ids)
         return tokens
 
-    def _encoder(self, hint: Literal["THROUGHPUT", "LATENCY"]) -> _Encoder:
+    def _encoder(self, hint: Literal["THROUGHPUT", "LATENCY"]) -> runtime.Compiled:
         """One for documents and one for queries, so that a query does not wait behind a long run of documents."""
         with self._lock:
             if hint not in self._encoders:
-                self._encoders[hint] = _Encoder(self._compiled(hint))
+                self._encoders[hint] = runtime.compiled(self._folder, self._sha256, self._config, self._pooling, hint)
             return self._encoders[hint]
-
-    def _compiled(self, hint: str) -> Any:
-        """The openvino.CompiledModel: from the cache, or else compiled from the weights and cached."""
-        core, traits = _core()
-        # Pinned threads of two processes would share a core while others are idle.
-        settings = {"PERFORMANCE_HINT": hint, "ENABLE_CPU_PINNING": False}
-        facts = {**traits, "weights": self._sha256, "config": self._config, "pooling": self._pooling}
-        key = hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:32]
-        cache = _files.cache_folder()
-        path = cache / "compiled" / f"{key}.blob" if cache else None
-        if path is not None and (blob := _read_blob(path)) is not None:
-            try:
-                return core.import_model(blob, "CPU", settings)
-            except RuntimeError:
-                pass  # not readable after all: made anew below
-        model = _bert.build(self._config, _bert.read(self._folder / _files.WEIGHTS), self._pooling)
-        compiled = core.compile_model(model, "CPU", settings)
-        if path is not None:
-            exported = compiled.export_model().getbuffer()
-            _files.write(path, [exported, zlib.crc32(exported).to_bytes(4, "little")])
-        return compiled
-
-
-class _Encoder:
-    """A compiled model that several threads may call; `width` of them at once."""
-
-    def __init__(self, compiled: Any) -> None:
-        self.width: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(self.width):
-            self._idle.put(compiled.create_infer_request())
-
-    def __call__(self, ids: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]) -> Float32:
-        request = self._idle.get()
-        try:
-            vectors: Float32 = np.array(request.infer([ids, mask], share_inputs=True)[0], np.float32)
-        finally:
-            self._idle.put(request)
-        return vectors
-
-
-@functools.cache
-def _core() -> tuple[Any, dict[str, str]]:
-    """OpenVINO, and what a compiled model depends on besides the model."""
-    import openvino  # type: ignore[import-untyped]
-
-    core = openvino.Core()
-    traits = {
-        "graph": hashlib.sha256(Path(_bert.__file__).read_bytes()).hexdigest(),
-        "openvino": openvino.get_version(),
-        **{
-            name: str(core.get_property("CPU", name))
-            for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES", "INFERENCE_PRECISION_HINT")
-        },
-    }
-    return core, traits
-
-
-def _read_blob(path: Path) -> Any:
-    """An openvino.Tensor over a cached file, None if there is none or it is damaged."""
-    import openvino
-
-    try:
-        data = np.memmap(path, np.uint8, "r")
-    except (OSError, ValueError):  # the latter for an empty one
-        return None
-    if data.size <= 4 or zlib.crc32(data[:-4].data) != int.from_bytes(data[-4:].tobytes(), "little"):
-        return None
-    return openvino.Tensor(data[:-4])
 
 
 def _check(text: object, which: str) -> None:
@@ -266,30 +180,6 @@ def _check(text: object, which: str) -> None:
             raise InvalidInput(f"{which} holds a lone surrogate; decode it with the right encoding") from None
 
 
-def _batches(lengths: list[int]) -> Iterator[list[int]]:
-    """Rows of about one length together, the longest first, so that little is padded and the end is even.
-
-    One length has one size, a power of two: few shapes.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    start = 0
-    while start < len(order):
-        fitting = max(1, BATCH_TOKENS // lengths[order[start]])
-        size = min(BATCH_TEXTS, 1 << (fitting.bit_length() - 1))
-        yield order[start : start + size]
-        start += size
-
-
-def _pad(tokens: list[list[int]], limit: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """ids and mask, int32 (n, t), t at most the limit."""
-    lengths = np.array([len(ids) for ids in tokens])
-    width = min(-(-lengths.max() // SHAPE_STEP) * SHAPE_STEP, limit)
-    mask = np.arange(width) < lengths[:, None]
-    padded = np.zeros(mask.shape, np.int32)
-    padded[mask] = np.concatenate([np.array(ids, np.int32) for ids in tokens])
-    return padded, mask.astype(np.int32)
-
-
 def _unit(vectors: Float32) -> Float32:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not (np.isfinite(norms).all() and norms.all()):
@@ -298,21 +188,7 @@ def _unit(vectors: Float32) -> Float32:
     return unit
 
 
-def _json(folder: Path, name: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
-    try:
-        value = json.loads((folder / name).read_bytes())
-    except FileNotFoundError as error:
-        if default is not None:
-            return default
-        raise ModelError(f"{folder} has no {name}") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {folder / name}: {error}") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{folder / name} must hold an object")
-    return value
-
-
-def _pooling(folder: Path) -> _bert.Pooling:
+def _pooling(folder: Path) -> bert.Pooling:
     """By modules.json and the pooling's own config; the mean where the folder has no modules.json."""
     path = folder / "modules.json"
     if not path.exists():
@@ -324,7 +200,7 @@ def _pooling(folder: Path) -> _bert.Pooling:
     kinds = [kind for kind, _ in modules]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise ModelError(f"{path}: only Transformer, Pooling and Normalize run here, and it has {', '.join(kinds)}")
-    config = _json(folder, f"{modules[1][1]}/config.json")
+    config = runtime.read_json(folder, f"{modules[1][1]}/config.json")
     modes = config.get("pooling_mode") or [
         key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
         for key, on in config.items()
@@ -334,6 +210,6 @@ def _pooling(folder: Path) -> _bert.Pooling:
     if config.get("include_prompt") is False:
         raise ModelError(f"{folder}: pooling that leaves the prompt out (include_prompt) does not run here")
     if modes == ["mean"] or modes == ["cls"]:
-        mode: _bert.Pooling = modes[0]
+        mode: bert.Pooling = modes[0]
         return mode
     raise ModelError(f"{folder}: pooling {modes} does not run here; mean and cls do")

@@ -1,7 +1,8 @@
 """The encoder of the BERT family as an OpenVINO graph, from a model's own weights and config.
 
 BERT: Devlin et al. 2019, RoBERTa: Liu et al. 2019 (the same graph; positions start past the padding id).
-Pooling to one vector a text: Sentence-BERT, Reimers & Gurevych 2019.
+Heads: pooling to one vector a text (Sentence-BERT, Reimers & Gurevych 2019); a vector a token (ColBERT, Khattab &
+Zaharia 2020); a score for a pair of texts (Nogueira & Cho 2019).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from nearest.contract import Float32
 from nearest.errors import ModelError
 
 Pooling = Literal["mean", "cls"]
+Head = Pooling | Literal["tokens", "score"]
 FAMILY = ("bert", "roberta", "xlm-roberta", "camembert")
 ACTIVATIONS = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "relu": None}
 SIZES = (
@@ -80,11 +82,13 @@ def _plain_name(name: str) -> str:
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
-def build(config: Mapping[str, Any], tensors: Mapping[str, Float32], pooling: Pooling) -> Any:
-    """An openvino.Model: ids and mask, both int32 (n, t), to float32 (n, d), not normalised.
+def build(config: Mapping[str, Any], tensors: Mapping[str, Float32], head: Head) -> Any:
+    """An openvino.Model: ids and mask, both int32 (n, t), to float32, not normalised.
 
-    The mask is 1 for a token and 0 for padding, which comes last and changes nothing. Raises ModelError
-    for a tensor that is missing or of another shape.
+    mean, cls: (n, d). tokens: (n, t, d), through ColBERT's `linear.weight` where there is one; rows of padding mean
+    nothing. score: (n,), the logit of a model with one label; a third input, int32 (n, t), has each token's
+    segment, 0 or 1. The mask is 1 for a token and 0 for padding, which comes last and changes nothing. Raises
+    ModelError for a tensor that is missing or of another shape.
     """
     import openvino  # type: ignore[import-untyped]
     import openvino.opset15 as op  # type: ignore[import-untyped]
@@ -128,8 +132,13 @@ def build(config: Mapping[str, Any], tensors: Mapping[str, Float32], pooling: Po
     bias = op.multiply(absent, op.constant(np.float32(1e4)))
 
     words = op.gather(op.constant(rows("word", config["vocab_size"])), ids, numbers(0))
-    # One text a row, so every token is of type 0: its row is added to the positions once and for all.
-    table = rows("position", config["max_position_embeddings"]) + rows("token_type", config["type_vocab_size"])[0]
+    table, segments = rows("position", config["max_position_embeddings"]), rows("token_type", config["type_vocab_size"])
+    inputs = [ids, mask]
+    if head == "score":
+        inputs.append(op.parameter([-1, -1], np.int32, "segments"))
+        words = op.add(words, op.gather(op.constant(segments), inputs[2], numbers(0)))
+    else:  # one text a row, so every token is of segment 0: its row is added to the positions once and for all
+        table = table + segments[0]
     length = op.gather(op.shape_of(ids), numbers(1), numbers(0))
     places = op.slice(op.constant(table[first_position(config) :]), numbers(0), length, numbers(1), numbers(0))
     x = norm(op.add(words, places), "embeddings.LayerNorm")
@@ -146,9 +155,25 @@ def build(config: Mapping[str, Any], tensors: Mapping[str, Float32], pooling: Po
         wide = activate(linear(x, f"{at}.intermediate.dense", width, inner))
         x = norm(op.add(linear(wide, f"{at}.output.dense", inner, width), x), f"{at}.output.LayerNorm")
 
-    if pooling == "cls":
-        pooled = op.gather(x, numbers(0), numbers(1))
-    else:
-        # The sum; the division by the number of tokens is lost in the normalisation that follows.
-        pooled = op.matmul(op.unsqueeze(kept, numbers(1)), x, False, False)
-    return openvino.Model([op.squeeze(pooled, numbers(1))], [ids, mask], "bert")
+    match head:
+        case "cls":
+            output = op.squeeze(op.gather(x, numbers(0), numbers(1)), numbers(1))
+        case "mean":
+            # The sum; the division by the number of tokens is lost in the normalisation that follows.
+            output = op.squeeze(op.matmul(op.unsqueeze(kept, numbers(1)), x, False, False), numbers(1))
+        case "tokens":
+            down = tensors.get("linear.weight")
+            output = (
+                x if down is None else op.matmul(x, op.constant(tensor("linear.weight", len(down), width)), False, True)
+            )
+        case "score":
+            first = op.squeeze(op.gather(x, numbers(0), numbers(1)), numbers(1))
+            # BERT's pooler belongs to the encoder, RoBERTa's to the classifier; both are tanh of a linear layer.
+            inner_name, outer_name = (
+                ("pooler.dense", "classifier")
+                if "pooler.dense.weight" in tensors and "classifier.weight" in tensors
+                else ("classifier.dense", "classifier.out_proj")
+            )
+            pooled = op.tanh(linear(first, inner_name, width, width))
+            output = op.squeeze(linear(pooled, outer_name, width, 1), numbers(1))
+    return openvino.Model([output], inputs, "bert")

