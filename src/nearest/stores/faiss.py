@@ -14,7 +14,9 @@ FAISS searches without the condition and the dead; from the nearest so found the
 where those are too few, or where few satisfy it at all, these are compared exactly. Hence a condition costs no recall.
 
 IndexParams: none is HNSW{m}, scalar HNSW{m},SQ8, product IVF_HNSW{m},PQ of dim / 4 bytes, binary IVF_HNSW{m},RaBitQ
-(Gao and Long, 2024). Of an IVF index as many lists are probed as hold ef * m vectors, which is what HNSW would compare.
+(Gao and Long, 2024). Graphs are bad at inner products; under dot an HNSW index searches by distances, which put things
+in the same order once every vector has one more dimension that makes all of a length (Bachrach et al., 2014). Of an IVF
+index as many lists are probed as hold ef * m vectors, which is what HNSW would compare.
 The GPU holds what faiss-gpu can hold (flat and IVF, no HNSW); this path has not run in this project's tests.
 """
 
@@ -84,14 +86,17 @@ _OWN_FILE = re.compile(r"(vectors|index)-\d+-\d+\.(f32|faiss|tmp)|records\.sqlit
 _FORMAT = 1
 _INDEX_FROM = 5_000  # vectors; fewer are searched exactly in less than a millisecond
 _POINTS_PER_CENTROID = 39  # what FAISS asks for in training
+_LONGER = 1.25  # squared lengths that an index under dot leaves room for, in those of the longest it was built with
 _RETRAIN = 4  # an index that was trained on a quarter of the vectors is made anew
 _DEAD_SHARE = 0.2  # of the slots; then `optimize` removes them
-_BLOCK = 16_384  # vectors that are read, compared or indexed at once
+_BLOCK_BYTES = 24 * 2**20  # of vectors that are read, compared or indexed at once
 _GROW_BLOCK = 512  # vectors added to an index in use, while no search runs
-_SLACK = 16  # candidates beyond k, for what float32 and ties may exchange
-_MARGIN = 1.5  # times the candidates expected to do: the last ones of a list are the least certain
+_SLACK = 16  # candidates beyond k of an exact search, for what float32 and ties may exchange
+_SPARE = 4  # the same of an index
+_MARGIN = 2  # times the candidates expected to do: the last ones of a list are the least certain
 _EXACT_ROWS = 2_000  # comparing so few is faster than any index
 _EXACT_ROWS_A_CANDIDATE = 8  # as many exact comparisons cost what one candidate of an index costs
+_KEPT_PARAMS = 100
 _NO_PLACE = ("IDMap", "Refine", "RFlat", "NSG", "NNDescent")
 
 
@@ -296,7 +301,8 @@ class FaissStore(Store):
         first = queries[0]
         assert isinstance(first.find, Dense)
         field = self._fields[first.find.using]
-        search = _Search(field, data, data.matching(first.where), first.k, first.ef, first.exact)
+        mask = None if first.where is None and data.count == data.slots else data.matching(first.where)
+        search = _Search(field, data.slots, mask, first.k, first.ef, first.exact)
         for query, (slots, scores) in zip(queries, search.run(np.stack(vectors)), strict=True):
             rows = data.rows(slots, payloads=query.with_payload)
             hits = [
@@ -353,6 +359,8 @@ class _Field:
         self.vectors: Float32 = np.empty((0, spec.dim), np.float32)
         self.index: Any = None
         self.covered = self.memory = self._trained = 0
+        self._bound = 0.0  # of squared lengths, where products are searched for by distances
+        self._block = max(1, _BLOCK_BYTES // (4 * spec.dim))
         # An index that keeps full vectors ranks by them already.
         self.lossy = not re.fullmatch(r"(.*,)?(Flat|HNSW\d+)", factory or _factory(schema, spec, 1))
         self._folder = folder
@@ -362,6 +370,7 @@ class _Field:
         self._faiss = faiss
         self._gpu = _Gpu(faiss) if gpu and _has_gpu(faiss) else None
         self._searched: Any = None  # the index, or its copy on the GPU
+        self._search_params: dict[int, Any] = {}  # by ef
 
     # --- vectors ---
 
@@ -388,7 +397,7 @@ class _Field:
     def rewrite(self, kept: Slots, generation: int) -> None:
         """These slots alone, in the file of another generation."""
         with _vectors_file(self._folder, self._number, generation).open("wb") as file:
-            _write_through(file, (self.vectors[part] for part in _blocks(kept)))
+            _write_through(file, (self.vectors[kept[start:end]] for start, end in self._spans(0, len(kept))))
         _sync_folder(self._folder)
 
     # --- the index ---
@@ -396,6 +405,7 @@ class _Field:
     def drop(self) -> None:
         self.index = self._searched = None
         self.covered = self.memory = self._trained = 0
+        self._bound = 0.0
 
     def told(self, data: Records) -> str:
         factory = self._factory(max(data.slots, 1))
@@ -418,29 +428,44 @@ class _Field:
         due = size - self.covered >= _INDEX_FROM and size >= _needed(factory)
         if factory == "Flat" or not due:
             return False
-        if self.index is None or (self._trained and size > _RETRAIN * self._trained):
-            index = _make(self._faiss, factory, self.spec, self.params.ef_construct)
-            trained = 0
-            if not index.is_trained:
-                index.train(self._sample(data.living, index))
-                trained = size
-            for part in _blocks(np.arange(size)):
-                index.add(self.vectors[part[0] : part[-1] + 1])
-            with data.gate.exclusive():
-                self._use(index, size, trained)
+        outgrown = self._trained and size > _RETRAIN * self._trained
+        if self.index is None or outgrown or (self._bound and self._longest(self.covered, size) > self._bound):
+            self._build(factory, size, data)
             return True
         try:
             for start in range(self.covered, size, _GROW_BLOCK):
+                end = min(start + _GROW_BLOCK, size)
                 with data.gate.exclusive():
-                    self.index.add(self.vectors[start : start + _GROW_BLOCK])
-                    self.covered = min(start + _GROW_BLOCK, size)
+                    self.index.add(_lifted(self.vectors[start:end], self._bound))
+                    self.covered = end
             with data.gate.exclusive():
-                self._use(self.index, size, self._trained)
+                self._use(self.index, size, self._trained, self._bound)
         except BaseException:
             with data.gate.exclusive():
                 self.drop()  # what it holds is not certain; searches are exact until it is built again
             raise
         return True
+
+    def _build(self, factory: str, size: int, data: Records) -> None:
+        bound = _LONGER * self._longest(0, size) if _lifts(factory, self.spec) else 0.0
+        index = _make(self._faiss, factory, self.spec, self.params.ef_construct)
+        trained = 0
+        if not index.is_trained:
+            index.train(_lifted(self._sample(data.living, index), bound))
+            trained = size
+        for start, end in self._spans(0, size):
+            index.add(_lifted(self.vectors[start:end], bound))
+        with data.gate.exclusive():
+            self._use(index, size, trained, bound)
+
+    def _longest(self, start: int, end: int) -> float:
+        """The greatest squared length of some slots' vectors, at least the smallest number above 0."""
+        spans = (self.vectors[a:b] for a, b in self._spans(start, end))
+        return max((float(_squared(part).max()) for part in spans), default=0.0) or math.ulp(0.0)
+
+    def _spans(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        for at in range(start, end, self._block):
+            yield at, min(at + self._block, end)
 
     def _sample(self, living: Slots, index: Any) -> Float32:
         lists = index.nlist if hasattr(index, "nlist") else 0
@@ -449,26 +474,30 @@ class _Field:
             living = np.sort(np.random.default_rng(0).choice(living, count, replace=False))
         return self.vectors[living]
 
-    def _use(self, index: Any, covered: int, trained: int) -> None:
-        self.index, self.covered, self._trained = index, covered, trained
+    def _use(self, index: Any, covered: int, trained: int, bound: float) -> None:
+        self.index, self.covered, self._trained, self._bound = index, covered, trained, bound
         self._searched = self._gpu.copy(index) if self._gpu else index
+        self._search_params.clear()
 
     def save(self, generation: int) -> dict[str, Any]:
         """Write the index; what it is noted as."""
         path = self._folder / f"index-{self._number}-{generation}.faiss"
         part = path.with_suffix(".tmp")
         flags = self._faiss.IO_FLAG_SKIP_STORAGE if self._vectors_apart(self.index) else 0
-        with part.open("wb") as file:
-            sink = _Sink(file)
-            self._faiss.write_index(self.index, self._faiss.PyCallbackIOWriter(sink, 2**20), flags)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        try:
+            with part.open("wb") as file:
+                sink = _Sink(file)
+                self._faiss.write_index(self.index, self._faiss.PyCallbackIOWriter(sink, 2**20), flags)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)  # of a disk that is full
         _sync_folder(self._folder)
         self._weigh(path)
         return {
             "file": path.name, "generation": generation, "covered": self.covered, "trained": self._trained,
-            "crc32": sink.crc32,
+            "bound": self._bound, "crc32": sink.crc32,
         }  # fmt: skip
 
     def load(self, noted: Mapping[str, Any] | None, data: Records) -> None:
@@ -483,16 +512,15 @@ class _Field:
         except RuntimeError:  # of another version of FAISS
             return
         if self._vectors_apart(index):
-            storage = self._faiss.IndexFlat(self.spec.dim, index.metric_type)
-            for part in _blocks(np.arange(noted["covered"])):
-                storage.add(self.vectors[part[0] : part[-1] + 1])
+            storage = self._faiss.IndexFlat(index.d, index.metric_type)
+            for start, end in self._spans(0, noted["covered"]):
+                storage.add(_lifted(self.vectors[start:end], noted["bound"]))
             index.storage = storage
             storage.this.disown()
             index.own_fields = True
-        if index.ntotal != noted["covered"] or index.d != self.spec.dim:
-            return
-        self._use(index, noted["covered"], noted["trained"])
-        self._weigh(path)
+        if index.ntotal == noted["covered"]:
+            self._use(index, noted["covered"], noted["trained"], noted["bound"])
+            self._weigh(path)
 
     def _vectors_apart(self, index: Any) -> bool:
         """A graph over full vectors, which are in a file of ours already."""
@@ -506,25 +534,37 @@ class _Field:
     # --- searching ---
 
     def approximate(self, queries: Float32, depth: int, ef: int) -> tuple[Scores, Slots]:
-        """Of the index: scores as the contract says, though not exact, and slots; (q, depth), -1 for none."""
-        params = _search_params(self._faiss, self.index, ef, self.params.m)
-        with self._gpu.turn if self._gpu and self._searched is not self.index else contextlib.nullcontext():
-            distances, slots = self._searched.search(queries, depth, params=params)
-        match self.spec.metric:
-            case "cosine":  # of unit vectors, by their distance
-                scores = np.clip(1 - distances / 2, -1, 1)
-            case "l2":
-                scores = -np.sqrt(np.maximum(distances, 0))
-            case _:
-                scores = distances
-        return scores, slots
+        """Of the index: FAISS's distances or products, best first, and slots; (q, depth), -1 for none."""
+        if self._bound:
+            queries = np.pad(queries, ((0, 0), (0, 1)))
+        params = self._search_params.get(ef)
+        if params is None:  # making them takes a tenth of a search
+            params = _search_params(self._faiss, self.index, ef, self.params.m)
+            if len(self._search_params) < _KEPT_PARAMS:
+                self._search_params[ef] = params
+        if self._gpu and self._searched is not self.index:
+            with self._gpu.turn:
+                found = self._searched.search(queries, depth, params=params)
+        else:
+            found = self._searched.search(queries, depth, params=params)
+        distances, slots = found
+        return distances, slots
+
+    def approximate_scores(self, query: Float32, distances: Scores) -> Scores:
+        """The contract's, of what the index said."""
+        if self.spec.metric == "cosine":  # of unit vectors, by their distance
+            return np.clip(1 - distances / 2, -1, 1)
+        if self._bound:
+            return np.asarray((self._bound + query @ query - distances) / 2, np.float32)
+        return -np.sqrt(np.maximum(distances, 0)) if self.spec.metric == "l2" else distances
 
     def nearest(self, queries: Float32, slots: Slots, depth: int) -> Slots:
         """Of some slots the nearest, by float32; (q, depth)."""
         metric = self._faiss.METRIC_L2 if self.spec.metric == "l2" else self._faiss.METRIC_INNER_PRODUCT
         best = np.empty((len(queries), 0), np.float32)
         found = np.empty((len(queries), 0), np.int64)
-        for part in _blocks(slots):
+        for start, end in self._spans(0, len(slots)):
+            part = slots[start:end]
             dense = part[-1] - part[0] + 1 == len(part)
             vectors = self.vectors[part[0] : part[-1] + 1] if dense else self.vectors[part]
             distances, places = self._faiss.knn(queries, vectors, min(depth, len(part)), metric)
@@ -544,66 +584,72 @@ class _Field:
         else:
             exact = np.einsum("nd,d->n", vectors, wanted)
             if self.spec.metric == "cosine":
-                exact = np.clip(exact, -1, 1)
+                np.minimum(np.maximum(exact, -1, out=exact), 1, out=exact)
         told: Scores = exact.astype(np.float32) + np.float32(0)  # no -0
         return told
 
 
 class _Search:
-    """How to find the k best of a mask's slots: by the index where that is faster, and exactly."""
+    """How to find the k best of a mask's slots (None: of all): by the index where that is faster, else exactly."""
 
-    def __init__(self, field: _Field, data: Records, mask: Mask, k: int, ef: int | None, exact: bool) -> None:
+    def __init__(self, field: _Field, slots: int, mask: Mask | None, k: int, ef: int | None, exact: bool) -> None:
         params = field.params
         self._field = field
+        self._slots = slots
         self._mask = mask
         self._k = k
-        self._all = np.count_nonzero(mask) == len(mask)
         self._rescored = params.rescore or not field.lossy
         covered = 0 if exact else field.covered
-        inside = covered if self._all else int(np.count_nonzero(mask[:covered]))
-        wanted = math.ceil(k * (params.oversampling if field.lossy and self._rescored else 1)) + _SLACK
-        self._wanted = wanted
-        wide = math.ceil(_MARGIN * wanted * covered / max(inside, 1))
-        self._depth = wide if inside < covered else wanted
-        self._ef = max(ef or params.ef, wide)
+        inside = covered if mask is None else int(np.count_nonzero(mask[:covered]))
+        self._wanted = math.ceil(k * (params.oversampling if field.lossy and self._rescored else 1)) + _SPARE
+        rarity = covered / max(inside, 1)
+        wide = math.ceil(_MARGIN * self._wanted * rarity)
+        self._depth = wide if inside < covered else self._wanted
+        self._ef = max(math.ceil((ef or params.ef) * math.sqrt(rarity)), wide)
         if inside <= max(_EXACT_ROWS, _EXACT_ROWS_A_CANDIDATE * self._depth):
             covered = inside = 0
         self._inside = inside
-        self._rest = np.flatnonzero(mask[covered:]) + covered
+        self._rest = self._from(covered)  # compared exactly, beside what the index finds
+
+    def _from(self, slot: int) -> Slots:
+        return np.arange(slot, self._slots) if self._mask is None else np.flatnonzero(self._mask[slot:]) + slot
 
     def run(self, queries: Float32) -> Iterator[tuple[list[int], list[float]]]:
-        """A query: slots and scores, at least the k best and all that tie with the last of them, in any order."""
+        """A query: slots and scores, at least the k best and what ties with the last of them, in any order."""
+        beside = self._near(queries, self._rest)
         if not self._inside:
-            yield from (self._exact(query, near) for query, near in zip(queries, self._near(queries), strict=True))
+            for query, near in zip(queries, beside, strict=True):
+                yield self._exact(query, near, self._rest)
             return
-        rough, found = self._field.approximate(queries, self._depth, self._ef)
-        rest = self._near(queries)
-        for query, scores, slots, beside in zip(queries, rough, found, rest, strict=True):
-            good = slots >= 0
-            if not self._all:
-                good &= self._mask[slots]
-            scores, slots = scores[good], slots[good]
-            if len(slots) < min(self._k, self._inside):
-                # The neighbourhood holds too few that satisfy the condition.
-                every = np.flatnonzero(self._mask)
-                yield self._exact(query, self._field.nearest(query[None], every, self._k + _SLACK)[0], every)
+        distances, found = self._field.approximate(queries, self._depth, self._ef)
+        for i, query in enumerate(queries):
+            slots, scores = found[i], distances[i]
+            if self._mask is not None or slots[-1] < 0:
+                good = slots >= 0
+                if self._mask is not None:
+                    good &= self._mask[slots]
+                slots, scores = slots[good], scores[good]
+            if len(slots) < min(self._k, self._inside):  # too few satisfy the condition around here
+                every = self._from(0)
+                yield self._exact(query, self._near(query[None], every)[0], every)
                 continue
-            slots, scores = slots[: self._wanted], scores[: self._wanted]
+            slots = slots[: self._wanted]
             if self._rescored:
                 scores = self._field.scores(query, slots)
-            if len(beside):
-                slots = np.concatenate([slots, beside])
-                scores = np.concatenate([scores, self._field.scores(query, beside)])
+            else:
+                scores = self._field.approximate_scores(query, scores[: self._wanted])
+            if len(self._rest):
+                slots = np.concatenate([slots, beside[i]])
+                scores = np.concatenate([scores, self._field.scores(query, beside[i])])
             yield _best(slots, scores, self._k)
 
-    def _near(self, queries: Float32) -> Slots:
-        if not len(self._rest):
+    def _near(self, queries: Float32, among: Slots) -> Slots:
+        if not len(among):
             return np.empty((len(queries), 0), np.int64)
-        return self._field.nearest(queries, self._rest, self._k + _SLACK)
+        return self._field.nearest(queries, among, self._k + _SLACK)
 
-    def _exact(self, query: Float32, near: Slots, among: Slots | None = None) -> tuple[list[int], list[float]]:
-        """Of the nearest by float32; more of them while what was cut off may tie with the k-th."""
-        among = self._rest if among is None else among
+    def _exact(self, query: Float32, near: Slots, among: Slots) -> tuple[list[int], list[float]]:
+        """Of the nearest by float32; of more of them while what was cut off may tie with the k-th."""
         while True:
             scores = self._field.scores(query, near)
             if len(near) == len(among):
@@ -648,14 +694,33 @@ def _needed(factory: str) -> int:
     return max([_POINTS_PER_CENTROID * count for count in centroids], default=0)
 
 
-def _metric(faiss: Any, spec: VectorSpec) -> int:
+def _lifts(factory: str, spec: VectorSpec) -> bool:
+    """Whether inner products are searched for by distances, in one more dimension."""
+    return spec.metric == "dot" and factory.startswith("HNSW")
+
+
+def _lifted(vectors: Float32, bound: float) -> Float32:
+    """With one more dimension, such that all have this squared length; as they are if it is 0."""
+    if not bound:
+        return vectors
+    rest = np.sqrt(np.maximum(bound - _squared(vectors), 0))
+    return np.hstack([vectors, rest[:, None].astype(np.float32)])
+
+
+def _squared(vectors: Float32) -> NDArray[np.float64]:
+    lengths: NDArray[np.float64] = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
+    return lengths
+
+
+def _metric(faiss: Any, factory: str, spec: VectorSpec) -> int:
     """Cosines by distances: of unit vectors the order is the same, and FAISS's quantizers are made for those."""
-    metric: int = faiss.METRIC_INNER_PRODUCT if spec.metric == "dot" else faiss.METRIC_L2
+    products = spec.metric == "dot" and not _lifts(factory, spec)
+    metric: int = faiss.METRIC_INNER_PRODUCT if products else faiss.METRIC_L2
     return metric
 
 
 def _make(faiss: Any, factory: str, spec: VectorSpec, ef_construct: int) -> Any:
-    index = faiss.index_factory(spec.dim, factory, _metric(faiss, spec))
+    index = faiss.index_factory(spec.dim + _lifts(factory, spec), factory, _metric(faiss, factory, spec))
     for part in _parts(faiss, index):
         if isinstance(part, faiss.IndexHNSW):
             part.hnsw.efConstruction = ef_construct
@@ -673,9 +738,9 @@ def _parts(faiss: Any, index: Any) -> Iterator[Any]:
 
 
 def _search_params(faiss: Any, index: Any, ef: int, m: int) -> Any:
-    index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=_search_params(faiss, index.index, ef, m))
+        inner = faiss.downcast_index(index.index)
+        return faiss.SearchParametersPreTransform(index_params=_search_params(faiss, inner, ef, m))
     if isinstance(index, faiss.IndexHNSW):
         return faiss.SearchParametersHNSW(efSearch=ef)
     if isinstance(index, faiss.IndexIVF):
@@ -701,7 +766,7 @@ def _check_factory(faiss: Any, schema: Schema, factory: str | None) -> None:
         except RuntimeError as error:
             why = str(error).rpartition("Error: ")[2] or str(error)
             raise InvalidInput(f"index={string}: FAISS cannot make it for vector {name!r} ({why})") from None
-        if index.metric_type != _metric(faiss, spec):
+        if any(part.metric_type != _metric(faiss, string, spec) for part in _parts(faiss, index)):
             raise UnsupportedError(
                 f"index={string}: FAISS has it for distances alone, vector {name!r} is {spec.metric}"
             )
@@ -785,11 +850,6 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(number)
         finally:
             os.close(number)
-
-
-def _blocks(slots: Slots) -> Iterator[Slots]:
-    for start in range(0, len(slots), _BLOCK):
-        yield slots[start : start + _BLOCK]
 
 
 @contextlib.contextmanager
