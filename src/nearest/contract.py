@@ -1074,6 +1074,38 @@ class Generator(ABC):
         return "".join(text), spent
 
 
+class Reranker(ABC):
+    """How well texts answer a query, by one model that reads both.
+
+    name: as a user writes it, `local:cross-encoder/ms-marco-MiniLM-L-6-v2`. batch: texts that one call judges where
+    a time budget is kept, for the time is looked at between calls; None: all.
+    """
+
+    name: str
+    batch: int | None = None
+
+    @abstractmethod
+    def scores(self, query: str, texts: Sequence[str]) -> Float32:
+        """float32, (n,), in the order of the texts; finite, higher is better, on the model's own scale.
+
+        A text over the model's limit is judged by its beginning. Raises ModelError, or ConnectionFailed, TimedOut,
+        Throttled, AccessDenied and UnsupportedError where a provider is asked.
+        """
+
+
+class LateInteraction(Reranker):
+    """A reranker that compares token vectors, and can do so with those that a store holds.
+
+    field: the multi-vector field whose vectors are used where a store's schema has one of that name.
+    """
+
+    field: str = "tokens"
+
+    @abstractmethod
+    def scores_of_vectors(self, query: str, vectors: Sequence[Float32]) -> Float32:
+        """`scores` of texts whose token vectors are known: float32, (t, d) each."""
+
+
 class Reader(ABC):
     """One format: a file to documents.
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 from nearest.errors import InvalidInput
 
-Room = Literal["stores", "embedders", "readers", "chunkers", "generators"]
+Room = Literal["stores", "embedders", "readers", "chunkers", "generators", "rerankers"]
 
 
 @cache
