@@ -42,6 +42,9 @@ from nearest.location import Location
 from nearest.search import Mode, Searcher
 
 if TYPE_CHECKING:
+    from nearest.answer import Answer, Answerer, Conversation
+    from nearest.answer.answering import Part
+    from nearest.contract import Generator
     from nearest.demo import Demo
     from nearest.evaluate import Evaluation, Stage
     from nearest.ledger import Ledger
@@ -431,6 +434,67 @@ class Collection:
             list(queries), k=k, where=where, mode=mode, fusion=fusion, candidates=candidates, ef=ef, explain=explain,
             vectors=vectors,
         )  # fmt: skip
+
+    def ask(
+        self,
+        question: str,
+        *,
+        k: int = 8,
+        where: Mapping[str, Any] | Filter | None = None,
+        mode: Mode = "hybrid",
+        generator: str | Generator | None = None,
+        budget: int = 3000,
+        max_tokens: int = 800,
+    ) -> Answer:
+        """An answer from the documents, whose every sentence cites the passage that it is from.
+
+        generator: a model, `provider:model`; without one, the sentences that answer best are quoted. budget: tokens of
+        the passages together; max_tokens: of the answer. A provider that fails costs the generated text
+        alone, see `Answer.notice`. Raises InvalidQuery, InvalidFilter, InvalidInput or MissingDependency.
+        """
+        from nearest.answer import Asked
+
+        return self._answerer(generator).answer(question, Asked(k, where, mode, budget, max_tokens))
+
+    def ask_stream(
+        self,
+        question: str,
+        *,
+        k: int = 8,
+        where: Mapping[str, Any] | Filter | None = None,
+        mode: Mode = "hybrid",
+        generator: str | Generator | None = None,
+        budget: int = 3000,
+        max_tokens: int = 800,
+    ) -> Iterator[Part]:
+        """`ask` as it happens: the `Sources`, pieces of text (str), each `Sentence` once checked, the `Answer`."""
+        from nearest.answer import Asked
+
+        return self._answerer(generator).stream(question, Asked(k, where, mode, budget, max_tokens))
+
+    def conversation(
+        self,
+        *,
+        k: int = 8,
+        where: Mapping[str, Any] | Filter | None = None,
+        mode: Mode = "hybrid",
+        generator: str | Generator | None = None,
+        budget: int = 3000,
+        max_tokens: int = 800,
+    ) -> Conversation:
+        """Questions that may refer to those before them; its `ask` and `stream` are as those here."""
+        from nearest.answer import Asked, Conversation
+
+        return Conversation(self._answerer(generator), Asked(k, where, mode, budget, max_tokens))
+
+    def _answerer(self, generator: str | Generator | None) -> Answerer:
+        from nearest import generators
+        from nearest.answer import Answerer
+        from nearest.stores._bm25 import Analyzer
+
+        model = generators.load(generator) if isinstance(generator, str) else generator
+        terms = Analyzer(self.store.schema.language).terms
+        return Answerer(self.search, lambda: self.embedder, terms, model)
 
     def get(self, document_id: str) -> Document | None:
         """A document as it was added, put together from its chunks; None if it is not there.
