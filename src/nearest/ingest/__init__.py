@@ -4,6 +4,6 @@
 repairs what a crash left.
 """
 
-from nearest.ingest.write import Progress, Report, Writer
+from nearest.ingest.write import Plan, Progress, Report, Writer
 
-__all__ = ["Progress", "Report", "Writer"]
+__all__ = ["Plan", "Progress", "Report", "Writer"]

@@ -31,11 +31,12 @@ from nearest.contract import (
     Float32,
     Record,
     Store,
+    Usage,
     canonical_json,
     check_document,
     check_fields,
 )
-from nearest.errors import InvalidDocument, InvalidInput, ModelError
+from nearest.errors import BudgetExceeded, InvalidDocument, InvalidInput, ModelError, NearestError, TextsFailed
 from nearest.ledger import Change
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ _LOOKUP = 128  # documents checked against the ledger at once
 _LOOKUP_CHARS = 4_000_000
 _GROUP = 256  # chunks embedded at once
 _GROUP_DOCUMENTS = 2_000  # changes committed at once
+_REMEMBERED = 32_000_000  # bytes of vectors of the texts before, in case they come again
+_MARGIN = 1.25  # estimated tokens are seldom below the real ones, and then by less than this
 
 
 @dataclass(slots=True)
@@ -55,7 +58,7 @@ class Report:
     added, updated, unchanged, removed: documents. skipped: files that are not documents (images, say).
     failed: those left out, with the reason; they are tried again by the next run. chunks: embedded and
     written. truncated: chunks cut to the model's limit. pooled: chunks over it that were embedded in
-    windows. seconds: wall time.
+    windows. usage: what the embedding model was asked for. seconds: wall time.
     """
 
     added: int = 0
@@ -67,7 +70,28 @@ class Report:
     chunks: int = 0
     truncated: int = 0
     pooled: int = 0
+    usage: Usage = field(default_factory=Usage)
     seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Plan:
+    """What adding documents would do and use; nothing is written, and no request made.
+
+    documents: to be embedded; unchanged, failed, chunks: as in Report. usage: of the model, with what its cache
+    has. estimated: the tokens are, since the model's own tokenizer is not at hand. price: dollars a million
+    tokens; None where it is unknown, and then so are the dollars. seconds: of embedding, at the rate of earlier
+    runs; None where there was none.
+    """
+
+    documents: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    chunks: int = 0
+    usage: Usage = field(default_factory=Usage)
+    estimated: bool = False
+    price: float | None = None
+    seconds: float | None = None
 
 
 class Progress(NamedTuple):
@@ -161,6 +185,7 @@ class Writer:
         *,
         truncate: bool = False,
         pool: bool = False,
+        budget: float | None = None,
         progress: Callable[[Progress], None] | None = None,
         run: int | None = None,
     ) -> Report:
@@ -168,13 +193,49 @@ class Writer:
 
         Returns when everything in the report is durable. A document that fails is in `report.failed` and
         does not stop the others; errors of the store or the ledger do, and what was committed before stays.
+        budget: dollars; BudgetExceeded is raised before what would cost more is embedded.
         """
         if truncate and pool:
             raise InvalidInput("a text over the model's limit is either truncated or pooled; ask for one of them")
         with self._ledger.writing():
             self._recover()
             run = run or self._ledger.next_run()
-            return _Run(self, run, truncate, pool, progress).execute(documents)
+            return _Run(self, run, truncate, pool, budget, progress).execute(documents)
+
+    def plan(self, documents: Iterable[Tagged], *, truncate: bool = False, pool: bool = False) -> Plan:
+        """What `add` would do with these documents."""
+        embedder, chunker, salt = self._embedder(), self._chunker(), self._fingerprint(pool)
+        plan = Plan(estimated=embedder.estimated, price=embedder.price)
+        seen: set[bytes] = set()  # equal texts are embedded once
+        for window in _windows(documents):
+            texts: list[str] = []
+            checked: list[Document] = []
+            for tagged in window:
+                try:
+                    if isinstance(tagged.document, Failure):
+                        raise InvalidDocument(tagged.document.reason)
+                    document = check_document(tagged.document)
+                    check_fields(self._fields, document.metadata, "metadata")
+                    checked.append(document)
+                except InvalidInput:
+                    plan.failed += 1
+            known = self._ledger.lookup([document.id for document in checked])
+            for document in checked:
+                if document.id in known and known[document.id].hash == _hash(document, salt):
+                    plan.unchanged += 1
+                    continue
+                plan.documents += 1
+                chunks = [chunk.text for chunk in chunker.chunk(document.text)]
+                plan.chunks += len(chunks)
+                keys = dict(zip(map(_key, chunks), chunks, strict=True))
+                texts += [text for key, text in keys.items() if key not in seen]
+                seen |= keys.keys()
+            if texts:
+                plan.usage += embedder.estimate(texts, truncate=truncate)
+        before = self._ledger.usage().get(embedder.name)
+        if before and before["tokens"] and before["seconds"]:
+            plan.seconds = plan.usage.tokens / (before["tokens"] / before["seconds"])
+        return plan
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove documents; returns how many there were."""
@@ -209,7 +270,13 @@ class _Run:
     """One call of `Writer.add`."""
 
     def __init__(
-        self, writer: Writer, run: int, truncate: bool, pool: bool, progress: Callable[[Progress], None] | None
+        self,
+        writer: Writer,
+        run: int,
+        truncate: bool,
+        pool: bool,
+        budget: float | None,
+        progress: Callable[[Progress], None] | None,
     ) -> None:
         self.writer = writer
         self.run = run
@@ -218,19 +285,29 @@ class _Run:
         self.progress = progress
         self.report = Report()
         self.embedder = writer._embedder()
+        self.budget = budget
+        if budget is not None and self.embedder.price is None:
+            raise InvalidInput(
+                f"the price of {self.embedder.name} is not known, so no budget can be kept; "
+                "give it in dollars a million tokens: PROVIDER:MODEL?price=0.1"
+            )
+        self.used = self.embedder.usage
         self.chunker = writer._chunker()
         self.salt = writer._fingerprint(pool)
+        self.vectors: dict[bytes, Float32] = {}  # of the run's last texts: equal ones are embedded once
+        self.embedding = 0.0  # seconds
         self.in_flight: dict[str, str] = {}  # hash by document not committed yet
         self.mutex = threading.Lock()  # guards report and in_flight
         self.to_embed: queue.Queue[list[_Prepared] | None] = queue.Queue(maxsize=2)
         self.to_write: queue.Queue[list[_Prepared] | None] = queue.Queue(maxsize=2)
         self.stop = threading.Event()
         self.error: BaseException | None = None
+        self.threads: list[threading.Thread] = []
 
     def execute(self, documents: Iterable[Tagged]) -> Report:
         started = time.perf_counter()
         truncated = self.embedder.truncated
-        threads = [
+        self.threads = threads = [
             threading.Thread(target=self._guard, args=(stage,), name=name, daemon=True)
             for name, stage in (("embed", self._embed), ("write", self._write))
         ]
@@ -245,6 +322,9 @@ class _Run:
             raise
         finally:
             _join(threads)  # after a stop: only until the group that is being written is through
+            self.report.usage = self.embedder.usage - self.used
+            if self.report.usage != Usage():
+                self.writer._ledger.used(self.run, self.embedder.name, self.report.usage, self.embedding)
             if self.error is None:
                 self.writer._ledger.settle()
         if self.error is not None:
@@ -315,7 +395,7 @@ class _Run:
         known = self.writer._ledger.lookup([document.id for document, _ in checked])
         same: dict[str, list[str]] = {}
         for document, tagged in checked:
-            digest = self._hash(document)
+            digest = _hash(document, self.salt)
             entry = known.get(document.id)
             with self.mutex:
                 current = self.in_flight.get(document.id) or (entry.hash if entry else None)
@@ -335,11 +415,6 @@ class _Run:
                 yield _Prepared(change, document, chunks, current is not None)
         for origin, ids in same.items():
             self.writer._ledger.saw(ids, self.run, origin)
-
-    def _hash(self, document: Document) -> str:
-        marks = [[[m.start, m.page, list(m.headings)] for m in document.marks]] if document.marks else []
-        content = canonical_json([document.text, document.metadata, self.salt, *marks])
-        return hashlib.sha256(content.encode()).hexdigest()
 
     def _record_id(self, document: Document, chunk: Chunk) -> str:
         """From the document, the ordinal and the content, so that versions lie side by side until committed."""
@@ -366,20 +441,40 @@ class _Run:
     # --- thread "embed" ---
 
     def _embed(self) -> None:
-        while (group := self._get(self.to_embed)) is not None:
-            self._put(self.to_write, self._embed_group(group))
+        cut: NearestError | None = None
+        while cut is None and (group := self._get(self.to_embed)) is not None:
+            fine, cut = self._embed_group(group)
+            self._put(self.to_write, fine)
         self._put(self.to_write, None)
+        if cut is not None:
+            self.threads[1].join()  # what is embedded is paid for: it is written before the run ends
+            raise cut
 
-    def _embed_group(self, group: list[_Prepared]) -> list[_Prepared]:
+    def _embed_group(self, group: list[_Prepared]) -> tuple[list[_Prepared], NearestError | None]:
+        """Those that have their vectors, and what ends the run: the budget, or a provider that went away."""
+        texts = [chunk.text for prepared in group for chunk in prepared.chunks]
+        failed: Mapping[int, NearestError] = {}
         try:
-            texts = [chunk.text for prepared in group for chunk in prepared.chunks]
             vectors = self._vectors(texts)
+        except TextsFailed as error:
+            vectors, failed = error.vectors, error.failed
         except (InvalidInput, ModelError):
-            return self._embed_each(group)
-        rows = iter(vectors)
+            return self._embed_each(group), None
+        except BudgetExceeded as error:
+            return [], error
+        fine, cut, at = [], None, 0
         for prepared in group:
-            prepared.vectors = [next(rows) for _ in prepared.chunks]
-        return group
+            rows = range(at, at + len(prepared.chunks))
+            at = rows.stop
+            why = next((failed[row] for row in rows if row in failed), None)
+            if why is None:
+                prepared.vectors = [vectors[row] for row in rows]
+                fine.append(prepared)
+            elif isinstance(why, InvalidInput | ModelError):
+                self._refused(prepared, why)
+            else:
+                cut = cut or why
+        return fine, cut
 
     def _embed_each(self, group: list[_Prepared]) -> list[_Prepared]:
         """The model refused one of them; find which."""
@@ -389,30 +484,72 @@ class _Run:
                 prepared.vectors = list(self._vectors([chunk.text for chunk in prepared.chunks]))
                 fine.append(prepared)
             except (InvalidInput, ModelError) as error:
-                with self.mutex:
-                    self.in_flight.pop(prepared.change.document_id, None)
-                self._fail(prepared.change.document_id, str(error), prepared.change.origin)
+                self._refused(prepared, error)
         return fine
 
+    def _refused(self, prepared: _Prepared, error: NearestError) -> None:
+        with self.mutex:
+            self.in_flight.pop(prepared.change.document_id, None)
+        self._fail(prepared.change.document_id, str(error), prepared.change.origin)
+
     def _vectors(self, texts: list[str]) -> Float32:
-        if self.windows is not None:
-            return self._pooled(texts, self.windows)
-        parts = [
-            self.embedder.embed_documents(texts[start : start + 4 * _GROUP], truncate=self.truncate)
-            for start in range(0, len(texts), 4 * _GROUP)
-        ]
-        return np.concatenate(parts)
+        """Raises TextsFailed with what there is."""
+        return self._embedded(texts) if self.windows is None else self._pooled(texts, self.windows)
+
+    def _embedded(self, texts: list[str]) -> Float32:
+        keys = [_key(text) for text in texts]
+        known = self.vectors
+        new = list({key: text for key, text in zip(keys, texts, strict=True) if key not in known}.items())
+        self._afford([text for _, text in new])
+        failed: dict[bytes, NearestError] = {}
+        started = time.perf_counter()
+        for start in range(0, len(new), 4 * _GROUP):
+            some = new[start : start + 4 * _GROUP]
+            try:
+                rows = self.embedder.embed_documents([text for _, text in some], truncate=self.truncate)
+            except TextsFailed as error:
+                rows = error.vectors
+                failed |= {some[i][0]: reason for i, reason in error.failed.items()}
+            known.update((key, row) for (key, _), row in zip(some, rows, strict=True) if key not in failed)
+        self.embedding += time.perf_counter() - started
+        missing = np.full(self.embedder.dimension, np.nan, np.float32)
+        vectors: Float32 = np.stack([known.get(key, missing) for key in keys])
+        while len(known) * 4 * self.embedder.dimension > _REMEMBERED:
+            del known[next(iter(known))]  # the oldest
+        if failed:
+            raise TextsFailed({i: failed[key] for i, key in enumerate(keys) if key in failed}, vectors)
+        return vectors
+
+    def _afford(self, texts: list[str]) -> None:
+        """Raises BudgetExceeded if these texts may cost more than what is left."""
+        if self.budget is None or not texts:
+            return
+        spent = (self.embedder.usage - self.used).dollars
+        needed = self.embedder.estimate(texts, truncate=self.truncate).dollars
+        if spent + needed * (_MARGIN if self.embedder.estimated else 1) > self.budget:
+            raise BudgetExceeded(
+                f"${spent:.4f} of the budget of ${self.budget:.4f} are spent, and the next {len(texts)} chunks would "
+                f"cost about ${needed:.4f}; what was finished is kept: run it again with a larger budget to go on",
+                spent=spent, needed=needed, budget=self.budget,
+            )  # fmt: skip
 
     def _pooled(self, texts: list[str], windows: Chunker) -> Float32:
         """The mean of each text's windows, weighted by their length, at unit length again."""
         cut = [windows.chunk(text) for text in texts]
-        rows = self.embedder.embed_documents([window.text for each in cut for window in each])
+        failed: Mapping[int, NearestError] = {}
+        try:
+            rows = self._embedded([window.text for each in cut for window in each])
+        except TextsFailed as error:
+            rows, failed = error.vectors, error.failed
         weights = np.array([len(window.text) for each in cut for window in each], np.float32)
         starts = np.cumsum([0, *(len(each) for each in cut)])[:-1]
         means = np.add.reduceat(rows * weights[:, None], starts, axis=0)
         with self.mutex:
             self.report.pooled += sum(len(each) > 1 for each in cut)
         pooled: Float32 = means / np.linalg.norm(means, axis=1, keepdims=True)
+        if failed:
+            owner = np.repeat(np.arange(len(cut)), [len(each) for each in cut])
+            raise TextsFailed({int(owner[window]): reason for window, reason in failed.items()}, pooled)
         return pooled
 
     # --- thread "write" ---
@@ -431,6 +568,17 @@ class _Run:
                         self.report.added += 1
                     self.report.chunks += len(prepared.chunks)
             self._tell("indexing")
+
+
+def _hash(document: Document, salt: str) -> str:
+    """Of all that a document's records are made from."""
+    marks = [[[m.start, m.page, list(m.headings)] for m in document.marks]] if document.marks else []
+    content = canonical_json([document.text, document.metadata, salt, *marks])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _key(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def _join(threads: list[threading.Thread]) -> None:

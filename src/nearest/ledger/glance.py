@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration."""
 
 

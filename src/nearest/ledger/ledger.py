@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
+from nearest.contract import Usage
 from nearest.errors import (
     AccessDenied,
     CollectionDamaged,
@@ -26,7 +27,7 @@ from nearest.errors import (
 from nearest.ledger import models
 from nearest.ledger.changes import Change, Entry, Intent, Visibility
 from nearest.ledger.glance import HEAD, hidden, watch
-from nearest.ledger.models import chunks, documents, failures, intents, settings, version
+from nearest.ledger.models import chunks, documents, failures, intents, settings, usage, version
 
 _AT_ONCE = 500  # values in one IN (...)
 
@@ -212,6 +213,24 @@ class Ledger:
             connection.execute(settings.delete().where(settings.c.key == "run"))
             connection.execute(settings.insert().values(key="run", value=run))
             return int(run)
+
+    # --- what it cost ---
+
+    def used(self, run: int, model: str, used: Usage, seconds: float) -> None:
+        """What a run asked of its model; told again, it replaces what was told before."""
+        values = {name: getattr(used, name) for name in Usage.__slots__}
+        with self._transaction() as connection:
+            connection.execute(usage.delete().where(usage.c.run == run))
+            connection.execute(usage.insert().values(run=run, model=model, seconds=seconds, **values))
+
+    def usage(self) -> dict[str, dict[str, float]]:
+        """By model: runs, seconds, and the sums of the fields of `Usage`."""
+        names = (*Usage.__slots__, "seconds")
+        sums = [sa.func.sum(usage.c[name]).label(name) for name in names]
+        query = sa.select(usage.c.model, sa.func.count().label("runs"), *sums).group_by(usage.c.model)
+        with self._transaction() as connection:
+            rows = connection.execute(query.order_by(usage.c.model)).mappings()
+            return {row["model"]: {name: row[name] for name in ("runs", *names)} for row in rows}
 
     # --- what is there ---
 

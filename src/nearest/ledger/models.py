@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Boolean, Column, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
 
 metadata = MetaData(
     naming_convention={"ix": "ix_%(table_name)s_%(column_0_name)s", "pk": "pk_%(table_name)s"},
@@ -54,6 +54,21 @@ failures = Table(
     Column("id", Text, primary_key=True),
     Column("origin", Text),
     Column("reason", Text, nullable=False),
+)
+
+# What the embedding model was asked for, a row a run; see `Usage` in the contract.
+usage = Table(
+    "usage",
+    metadata,
+    Column("run", Integer, primary_key=True, autoincrement=False),
+    Column("model", Text, nullable=False),
+    Column("texts", Integer, nullable=False),
+    Column("cached", Integer, nullable=False),
+    Column("fallback", Integer, nullable=False),
+    Column("requests", Integer, nullable=False),
+    Column("tokens", Integer, nullable=False),
+    Column("dollars", Float, nullable=False),
+    Column("seconds", Float, nullable=False),
 )
 
 # Kept by Alembic's own convention, so that its tools work on a ledger as well.
