@@ -152,7 +152,7 @@ def test_the_block_length_shows_nowhere(monkeypatch: pytest.MonkeyPatch) -> None
     tokenizer = _words()
     whole = chunkers.make("recursive:size=12,overlap=3", tokenizer).chunk(text)
     for block in (1, 100, 333, 4096):
-        monkeypatch.setattr("nearest.chunkers.recursive._BLOCK", block)
+        monkeypatch.setattr("nearest.chunkers._cut._BLOCK", block)
         chunker = chunkers.make("recursive:size=12,overlap=3", tokenizer)
         assert isinstance(chunker, Recursive)
         chunks = chunker.chunk(text)
