@@ -4,6 +4,7 @@
 repairs what a crash left.
 """
 
-from nearest.ingest.write import Plan, Progress, Report, Writer
+from nearest.ingest.plan import Plan
+from nearest.ingest.write import Progress, Report, Writer
 
 __all__ = ["Plan", "Progress", "Report", "Writer"]

@@ -10,6 +10,7 @@ lets the group that is being written finish; whatever was not committed is done 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import queue
 import threading
@@ -74,33 +75,17 @@ class Report:
     seconds: float = 0.0
 
 
-@dataclass(slots=True)
-class Plan:
-    """What adding documents would do and use; nothing is written, and no request made.
-
-    documents: to be embedded; unchanged, failed, chunks: as in Report. usage: of the model, with what its cache
-    has. estimated: the tokens are, since the model's own tokenizer is not at hand. price: dollars a million
-    tokens; None where it is unknown, and then so are the dollars. seconds: of embedding, at the rate of earlier
-    runs; None where there was none.
-    """
-
-    documents: int = 0
-    unchanged: int = 0
-    failed: int = 0
-    chunks: int = 0
-    usage: Usage = field(default_factory=Usage)
-    estimated: bool = False
-    price: float | None = None
-    seconds: float | None = None
-
-
 class Progress(NamedTuple):
-    """How far a run is. documents: finished, unchanged ones included. stage: what is being done."""
+    """How far a run is. documents: finished, unchanged ones included. stage: what is being done.
+
+    files: to be read in all, if that is known; a file can hold many documents.
+    """
 
     documents: int
     chunks: int
     failed: int
     stage: str
+    files: int | None = None
 
 
 class Tagged(NamedTuple):
@@ -142,6 +127,19 @@ class Writer:
         self._chunker = chunker
         self._windows = windows
         self._fields = fields
+        self._budget: _Budget | None = None
+
+    @contextlib.contextmanager
+    def within(self, dollars: float | None) -> Iterator[None]:
+        """What is added in this block costs at most so much: BudgetExceeded is raised before it would cost more.
+
+        Raises InvalidInput where the model's price is not known.
+        """
+        self._budget = None if dollars is None else _Budget(self._embedder(), dollars)
+        try:
+            yield
+        finally:
+            self._budget = None
 
     # --- crash recovery ---
 
@@ -185,7 +183,6 @@ class Writer:
         *,
         truncate: bool = False,
         pool: bool = False,
-        budget: float | None = None,
         progress: Callable[[Progress], None] | None = None,
         run: int | None = None,
     ) -> Report:
@@ -193,49 +190,13 @@ class Writer:
 
         Returns when everything in the report is durable. A document that fails is in `report.failed` and
         does not stop the others; errors of the store or the ledger do, and what was committed before stays.
-        budget: dollars; BudgetExceeded is raised before what would cost more is embedded.
         """
         if truncate and pool:
             raise InvalidInput("a text over the model's limit is either truncated or pooled; ask for one of them")
         with self._ledger.writing():
             self._recover()
             run = run or self._ledger.next_run()
-            return _Run(self, run, truncate, pool, budget, progress).execute(documents)
-
-    def plan(self, documents: Iterable[Tagged], *, truncate: bool = False, pool: bool = False) -> Plan:
-        """What `add` would do with these documents."""
-        embedder, chunker, salt = self._embedder(), self._chunker(), self._fingerprint(pool)
-        plan = Plan(estimated=embedder.estimated, price=embedder.price)
-        seen: set[bytes] = set()  # equal texts are embedded once
-        for window in _windows(documents):
-            texts: list[str] = []
-            checked: list[Document] = []
-            for tagged in window:
-                try:
-                    if isinstance(tagged.document, Failure):
-                        raise InvalidDocument(tagged.document.reason)
-                    document = check_document(tagged.document)
-                    check_fields(self._fields, document.metadata, "metadata")
-                    checked.append(document)
-                except InvalidInput:
-                    plan.failed += 1
-            known = self._ledger.lookup([document.id for document in checked])
-            for document in checked:
-                if document.id in known and known[document.id].hash == _hash(document, salt):
-                    plan.unchanged += 1
-                    continue
-                plan.documents += 1
-                chunks = [chunk.text for chunk in chunker.chunk(document.text)]
-                plan.chunks += len(chunks)
-                keys = dict(zip(map(_key, chunks), chunks, strict=True))
-                texts += [text for key, text in keys.items() if key not in seen]
-                seen |= keys.keys()
-            if texts:
-                plan.usage += embedder.estimate(texts, truncate=truncate)
-        before = self._ledger.usage().get(embedder.name)
-        if before and before["tokens"] and before["seconds"]:
-            plan.seconds = plan.usage.tokens / (before["tokens"] / before["seconds"])
-        return plan
+            return _Run(self, run, truncate, pool, progress).execute(documents)
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove documents; returns how many there were."""
@@ -261,9 +222,38 @@ class Writer:
         self._ledger.commit(changes, run)
         self._store.delete(record_id for intent in intents for record_id in intent.old)
 
-    def _fingerprint(self, pool: bool) -> str:
+    def salt(self, pool: bool) -> str:
         settings = {"model": self._embedder().fingerprint, "chunker": dict(self._chunker().settings)}
         return canonical_json({**settings, "pool": True} if pool else settings)
+
+
+class _Budget:
+    """Dollars for an embedder, from now on."""
+
+    def __init__(self, embedder: Embedder, dollars: float) -> None:
+        if not dollars >= 0:
+            raise InvalidInput(f"a budget is dollars, from 0, got {dollars!r}")
+        if embedder.price is None:
+            raise InvalidInput(
+                f"the price of {embedder.name} is not known, so no budget can be kept; "
+                "give it in dollars a million tokens: PROVIDER:MODEL?price=0.1"
+            )
+        self._embedder = embedder
+        self._dollars = dollars
+        self._before = embedder.usage.dollars
+
+    def afford(self, texts: list[str], truncate: bool) -> None:
+        """Raises BudgetExceeded if these texts may cost more than what is left."""
+        if not texts:
+            return
+        spent = self._embedder.usage.dollars - self._before
+        needed = self._embedder.estimate(texts, truncate=truncate).dollars
+        if spent + needed * (_MARGIN if self._embedder.estimated else 1) > self._dollars:
+            raise BudgetExceeded(
+                f"${spent:.4f} of the budget of ${self._dollars:.4f} are spent, and the next {len(texts)} chunks would "
+                f"cost about ${needed:.4f}; what was finished is kept: run it again with a larger budget to go on",
+                spent=spent, needed=needed, budget=self._dollars,
+            )  # fmt: skip
 
 
 class _Run:
@@ -275,7 +265,6 @@ class _Run:
         run: int,
         truncate: bool,
         pool: bool,
-        budget: float | None,
         progress: Callable[[Progress], None] | None,
     ) -> None:
         self.writer = writer
@@ -285,15 +274,9 @@ class _Run:
         self.progress = progress
         self.report = Report()
         self.embedder = writer._embedder()
-        self.budget = budget
-        if budget is not None and self.embedder.price is None:
-            raise InvalidInput(
-                f"the price of {self.embedder.name} is not known, so no budget can be kept; "
-                "give it in dollars a million tokens: PROVIDER:MODEL?price=0.1"
-            )
         self.used = self.embedder.usage
         self.chunker = writer._chunker()
-        self.salt = writer._fingerprint(pool)
+        self.salt = writer.salt(pool)
         self.vectors: dict[bytes, Float32] = {}  # of the run's last texts: equal ones are embedded once
         self.embedding = 0.0  # seconds
         self.in_flight: dict[str, str] = {}  # hash by document not committed yet
@@ -363,7 +346,7 @@ class _Run:
         group: list[_Prepared] = []
         ids: set[str] = set()
         size = 0
-        for window in _windows(documents):
+        for window in windows(documents):
             for prepared in self._changed(window):
                 if self.stop.is_set():
                     return
@@ -395,7 +378,7 @@ class _Run:
         known = self.writer._ledger.lookup([document.id for document, _ in checked])
         same: dict[str, list[str]] = {}
         for document, tagged in checked:
-            digest = _hash(document, self.salt)
+            digest = content_hash(document, self.salt)
             entry = known.get(document.id)
             with self.mutex:
                 current = self.in_flight.get(document.id) or (entry.hash if entry else None)
@@ -497,10 +480,11 @@ class _Run:
         return self._embedded(texts) if self.windows is None else self._pooled(texts, self.windows)
 
     def _embedded(self, texts: list[str]) -> Float32:
-        keys = [_key(text) for text in texts]
+        keys = [text_key(text) for text in texts]
         known = self.vectors
         new = list({key: text for key, text in zip(keys, texts, strict=True) if key not in known}.items())
-        self._afford([text for _, text in new])
+        if self.writer._budget is not None:
+            self.writer._budget.afford([text for _, text in new], self.truncate)
         failed: dict[bytes, NearestError] = {}
         started = time.perf_counter()
         for start in range(0, len(new), 4 * _GROUP):
@@ -519,19 +503,6 @@ class _Run:
         if failed:
             raise TextsFailed({i: failed[key] for i, key in enumerate(keys) if key in failed}, vectors)
         return vectors
-
-    def _afford(self, texts: list[str]) -> None:
-        """Raises BudgetExceeded if these texts may cost more than what is left."""
-        if self.budget is None or not texts:
-            return
-        spent = (self.embedder.usage - self.used).dollars
-        needed = self.embedder.estimate(texts, truncate=self.truncate).dollars
-        if spent + needed * (_MARGIN if self.embedder.estimated else 1) > self.budget:
-            raise BudgetExceeded(
-                f"${spent:.4f} of the budget of ${self.budget:.4f} are spent, and the next {len(texts)} chunks would "
-                f"cost about ${needed:.4f}; what was finished is kept: run it again with a larger budget to go on",
-                spent=spent, needed=needed, budget=self.budget,
-            )  # fmt: skip
 
     def _pooled(self, texts: list[str], windows: Chunker) -> Float32:
         """The mean of each text's windows, weighted by their length, at unit length again."""
@@ -570,14 +541,14 @@ class _Run:
             self._tell("indexing")
 
 
-def _hash(document: Document, salt: str) -> str:
+def content_hash(document: Document, salt: str) -> str:
     """Of all that a document's records are made from."""
     marks = [[[m.start, m.page, list(m.headings)] for m in document.marks]] if document.marks else []
     content = canonical_json([document.text, document.metadata, salt, *marks])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _key(text: str) -> bytes:
+def text_key(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
@@ -592,7 +563,8 @@ def taken(was: str | None, now: str | None) -> bool:
         return False
     from pathlib import Path
 
-    return Path(was).exists() and now is not None
+    # A folder that is gone has made room; whether rows or what has a URL are gone is not asked here.
+    return now is not None and ("://" in was or Path(was).exists())
 
 
 def _records(prepared: _Prepared) -> Iterator[Record]:
@@ -609,7 +581,7 @@ def _records(prepared: _Prepared) -> Iterator[Record]:
         yield Record(record_id, {"dense": vector}, payload)
 
 
-def _windows(documents: Iterable[Tagged]) -> Iterator[list[Tagged]]:
+def windows(documents: Iterable[Tagged]) -> Iterator[list[Tagged]]:
     """Documents by the hundred, or by the megabyte, whichever comes first."""
     window: list[Tagged] = []
     size = 0

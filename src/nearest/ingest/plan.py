@@ -1,0 +1,131 @@
+"""What adding documents would do and cost, before anything is written or any request made.
+
+A `Planner` takes the places of the writer and the ledger, so that whatever reads documents for `add` is the
+same: files, URLs, queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from nearest.contract import Chunker, Document, Embedder, Failure, FieldKind, Usage, check_document, check_fields
+from nearest.errors import InvalidDocument, InvalidInput
+from nearest.ingest.write import Report, Tagged, Writer, content_hash, text_key, windows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nearest.ledger import Ledger
+
+
+@dataclass(slots=True)
+class Plan:
+    """documents: to be embedded; unchanged, failed, chunks: as in Report. usage: of the model, with what its cache
+    has. estimated: the tokens are, since the model's own tokenizer is not at hand. price: dollars a million
+    tokens; None where it is unknown, and then so are the dollars. seconds: of embedding, at the rate of earlier
+    runs; None where there was none.
+    """
+
+    documents: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    chunks: int = 0
+    usage: Usage = field(default_factory=Usage)
+    estimated: bool = False
+    price: float | None = None
+    seconds: float | None = None
+
+
+class Planner:
+    """The methods of Writer and Ledger that adding calls; those that write do nothing."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        ledger: Ledger,
+        embedder: Embedder,
+        chunker: Chunker,
+        fields: Mapping[str, FieldKind],
+    ) -> None:
+        self.plan = Plan(estimated=embedder.estimated, price=embedder.price)
+        self._writer = writer
+        self._ledger = ledger
+        self._embedder = embedder
+        self._chunker = chunker
+        self._fields = fields
+        self._seen: set[bytes] = set()  # equal texts are embedded once
+
+    def add(
+        self,
+        documents: Iterable[Tagged],
+        *,
+        truncate: bool = False,
+        pool: bool = False,
+        progress: Callable[[Any], None] | None = None,
+        run: int | None = None,
+    ) -> Report:
+        salt = self._writer.salt(pool)
+        for window in windows(documents):
+            self._window(window, salt, truncate)
+        plan = self.plan
+        before = self._ledger.usage().get(self._embedder.name)
+        if before and before["tokens"] and before["seconds"]:
+            plan.seconds = plan.usage.tokens / (before["tokens"] / before["seconds"])
+        return Report()
+
+    def _window(self, window: Sequence[Tagged], salt: str, truncate: bool) -> None:
+        plan = self.plan
+        checked: list[Document] = []
+        for tagged in window:
+            try:
+                if isinstance(tagged.document, Failure):
+                    raise InvalidDocument(tagged.document.reason)
+                document = check_document(tagged.document)
+                check_fields(self._fields, document.metadata, "metadata")
+                checked.append(document)
+            except InvalidInput:
+                plan.failed += 1
+        known = self._ledger.lookup([document.id for document in checked])
+        texts: list[str] = []
+        for document in checked:
+            if document.id in known and known[document.id].hash == content_hash(document, salt):
+                plan.unchanged += 1
+                continue
+            chunks = [chunk.text for chunk in self._chunker.chunk(document.text)]
+            plan.documents += 1
+            plan.chunks += len(chunks)
+            keys = dict(zip(map(text_key, chunks), chunks, strict=True))
+            texts += [text for key, text in keys.items() if key not in self._seen]
+            self._seen |= keys.keys()
+        if texts:
+            plan.usage += self._embedder.estimate(texts, truncate=truncate)
+
+    # --- what asks the ledger -----------------------------------------------------------------------
+
+    def has_origin(self, origin: str) -> int:
+        return self._ledger.has_origin(origin)
+
+    def settings(self) -> dict[str, Any]:
+        return self._ledger.settings()
+
+    def unseen(self, origin: str, run: int) -> list[str]:
+        return []
+
+    def next_run(self) -> int:
+        return 0
+
+    # --- what would write ---------------------------------------------------------------------------
+
+    def remove(self, ids: Iterable[str]) -> int:
+        return 0
+
+    def set(self, values: Mapping[str, Any]) -> None:
+        pass
+
+    def clear_failures(self, origin: str | None) -> None:
+        pass
+
+    def saw_source(self, origin: str, source: str, run: int) -> None:
+        pass
