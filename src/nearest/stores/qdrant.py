@@ -31,7 +31,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -90,11 +90,14 @@ KNOWN_GAPS = (
 )
 
 AVERAGE_LENGTH = 128
-"""Terms of a text of usual length, in BM25 weights: about what a chunk of 256 tokens has."""
+"""Terms of a text of usual length, in BM25 weights: about what a chunk of 256 tokens has.
+
+It matters little: nDCG@10 on SciFact, whose abstracts have 151 on average, is 0.688 with 128, 0.686 with 151 and
+0.681 with 256.
+"""
 _TEXT_VECTOR = "nearest-text"
-_MARK = (
-    "nearest"  # key of the collection's metadata: {"schema": text} or, before creation is complete, {"creating": text}
-)
+# Key of the collection's metadata. It holds {"creating": schema}, and when creation is complete {"schema": schema}.
+_MARK = "nearest"
 _OLDEST = (1, 16)  # keeps metadata, and takes RRF's constant
 _SUBSTRINGS = (1, 20)
 _REQUEST_BYTES = 16 * 2**20  # half of what a server takes in one request unless told otherwise
@@ -117,23 +120,29 @@ class QdrantStore(Dialect):
     )  # fmt: skip
 
     def __init__(
-        self, client: QdrantClient, collection: str, schema: Schema, place: str, *, grpc: bool = False
+        self,
+        client: QdrantClient,
+        collection: str,
+        schema: Schema,
+        *,
+        version: tuple[int, int],
+        place: str,
+        grpc: bool,
     ) -> None:
-        """On a collection that `open` found or made. place: what errors call it."""
+        """On a collection that `open` found or made."""
         from qdrant_client import models
 
         self.schema = schema
         self._client: QdrantClient | None = client
         self._collection = collection
-        self._place = place or _named(collection)
+        self._place = place
         self._grpc = grpc
         self._models = models
         self._build = _ServerBuilder()
         self._names = [*schema.vectors, *schema.sparse]
         self._analyzer = None if schema.text is None else Analyzer(schema.language)
         self._text_path = tuple((schema.text or "").split("."))
-        with _errors(self._place):
-            self._substrings = hasattr(models, "MatchSubstring") and _version(client) >= _SUBSTRINGS
+        self._substrings = hasattr(models, "MatchSubstring") and version >= _SUBSTRINGS
         numbers = sum(spec.dim for spec in schema.vectors.values() if not spec.multi)
         fitting = max(1, _REQUEST_BYTES // (_BYTES_A_NUMBER * max(1, numbers)))
         most = min(type(self).capabilities.max_batch, fitting)
@@ -152,8 +161,12 @@ class QdrantStore(Dialect):
         place: str = "",
         grpc: bool = False,
     ) -> QdrantStore:
-        """The collection, which a schema makes if it is not there. The store closes the client."""
-        place, creation = place or _named(collection), creation or Creation()
+        """The collection, which a schema makes if it is not there.
+
+        client: of HTTP, gRPC (then `grpc` is true) or in local mode; the store closes it. place: what errors call
+        the collection.
+        """
+        place, creation = place or f"Qdrant collection {collection!r}", creation or Creation()
         if schema is not None:
             _check_schema(schema, cls.capabilities)
         _check_name(collection)
@@ -174,7 +187,7 @@ class QdrantStore(Dialect):
             found = _schema_of(mark, place)
             _check_same(found, schema, place)
             creation.check(client.get_collection(collection).config.params, place)
-        return cls(client, collection, found, place=place, grpc=grpc)
+        return cls(client, collection, found, version=version, place=place, grpc=grpc)
 
     def close(self) -> None:
         if self._client is not None:
@@ -346,7 +359,7 @@ class QdrantStore(Dialect):
                 indices, values = vector.indices.tolist(), vector.values.tolist()
             case Text(text):
                 assert self._analyzer is not None
-                indices = sorted(map(_index, set(self._analyzer.terms(text))))
+                indices = sorted(set(map(_index, self._analyzer.terms(text))))
                 values, using = [1.0] * len(indices), _TEXT_VECTOR
         if not indices:
             return None
@@ -395,7 +408,7 @@ class _Address:
     host: str
     port: int
     collection: str
-    key: str | None
+    key: str | None = field(repr=False)
     place: str
 
 
@@ -471,10 +484,6 @@ def _options(given: Mapping[str, str]) -> dict[str, Any]:
 
 
 # --- a collection's life ---------------------------------------------------------------------------
-
-
-def _named(collection: str) -> str:
-    return f"Qdrant collection {collection!r}"
 
 
 def _check_name(collection: str) -> None:
