@@ -80,7 +80,7 @@ from nearest.stores._qdrant import ID_KEY, TIES, Dialect, fuses_natively
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
-REQUIRES = {"qdrant-client": ">=1.17,<2"}
+REQUIRES = {"qdrant-client": ">=1.20,<2"}
 KNOWN_GAPS = (
     Gap(
         "test_multi_vector_scores[l2]",
