@@ -1,4 +1,4 @@
-"""BERT in plain NumPy, float32, one text at a time: what the real embedder is held against.
+"""BERT in plain NumPy, float32, one text at a time: what real embedders and rerankers are held against.
 
 Written from Devlin et al. 2019 and the layout of the weights, apart from the graph in `encoder/bert.py`. Also
 makes small models with random weights, as folders like those that sentence-transformers saves.
@@ -42,9 +42,11 @@ def make(
     seed: int = 0,
     settings: dict[str, Any] | None = None,
     files: dict[str, Any] | None = None,
+    head: bool = False,
     **config: Any,
 ) -> Path:
-    """A model's folder. pooling: the config of its pooling, None for a folder without modules.json."""
+    """A model's folder. pooling: the config of its pooling, None for a folder without modules.json. head: of a
+    sequence classifier with one label."""
     full = {
         "model_type": "bert",
         "hidden_size": 32,
@@ -62,7 +64,8 @@ def make(
     folder.mkdir(parents=True)
     _write(folder / "config.json", full)
     _tokenizer().save(str(folder / "tokenizer.json"))
-    save(folder / "model.safetensors", {prefix + k: v for k, v in weights(full, seed).items()}, dtype)
+    named = {prefix + k: v for k, v in weights(full, seed).items()}
+    save(folder / "model.safetensors", {**named, **(classifier(full, prefix, seed) if head else {})}, dtype)
     if pooling is not None:
         kinds = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
         modules = [
@@ -89,7 +92,9 @@ def _tokenizer() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.add_special_tokens(SPECIAL)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
     )
     tokenizer.enable_truncation(8)  # as saved models often have; neither may reach the vectors
     tokenizer.enable_padding(length=8)
@@ -125,6 +130,23 @@ def weights(config: dict[str, Any], seed: int) -> dict[str, Array]:
     return made
 
 
+def classifier(config: dict[str, Any], prefix: str, seed: int) -> dict[str, Array]:
+    """The weights of the head, named as transformers names them."""
+    random, d = np.random.default_rng(seed + 1), config["hidden_size"]
+    inner, outer = (
+        (f"{prefix}pooler.dense", "classifier")
+        if config["model_type"] == "bert"
+        else ("classifier.dense", "classifier.out_proj")
+    )
+
+    def draw(*shape: int) -> Array:
+        return (random.standard_normal(shape) * (2 / math.sqrt(d))).astype(np.float32)
+
+    return {
+        f"{inner}.weight": draw(d, d), f"{inner}.bias": draw(d), f"{outer}.weight": draw(1, d), f"{outer}.bias": draw(1)
+    }  # fmt: skip
+
+
 def save(path: Path, tensors: dict[str, Array], dtype: str = "F32") -> None:
     """A safetensors file, by its published layout, for NumPy has no bfloat16."""
     header, blobs, at = {}, [], 0
@@ -148,6 +170,24 @@ def save(path: Path, tensors: dict[str, Array], dtype: str = "F32") -> None:
 
 def embed(folder: Path, ids: list[int], pooling: str, tensors: dict[str, Array]) -> Array:
     """The unit vector, (d,), of one text's ids."""
+    x = tokens(folder, ids, [0] * len(ids), tensors)
+    pooled = x[0] if pooling == "cls" else x.mean(axis=0)
+    unit: Array = (pooled / np.linalg.norm(pooled)).astype(np.float32)
+    return unit
+
+
+def score(folder: Path, ids: list[int], segments: list[int], tensors: dict[str, Array]) -> float:
+    """The logit of a classifier with one label, for one pair's ids."""
+    pooler, out = ("pooler.dense", "classifier")
+    if "classifier.out_proj.weight" in tensors:
+        pooler, out = "classifier.dense", "classifier.out_proj"
+    first = tokens(folder, ids, segments, tensors)[0]
+    pooled = np.tanh(first @ tensors[f"{pooler}.weight"].T + tensors[f"{pooler}.bias"])
+    return float((pooled @ tensors[f"{out}.weight"].T + tensors[f"{out}.bias"])[0])
+
+
+def tokens(folder: Path, ids: list[int], segments: list[int], tensors: dict[str, Array]) -> Array:
+    """The encoder's output, (t, d), for one row of ids."""
     config = json.loads((folder / "config.json").read_text())
     heads, eps = config["num_attention_heads"], config["layer_norm_eps"]
     offset = 0 if config["model_type"] == "bert" else config["pad_token_id"] + 1
@@ -164,7 +204,7 @@ def embed(folder: Path, ids: list[int], pooling: str, tensors: dict[str, Array])
 
     x = tensors["embeddings.word_embeddings.weight"][ids]
     x = x + tensors["embeddings.position_embeddings.weight"][offset : offset + len(ids)]
-    x = norm(x + tensors["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
+    x = norm(x + tensors["embeddings.token_type_embeddings.weight"][segments], "embeddings.LayerNorm")
     size = x.shape[1] // heads
     for i in range(config["num_hidden_layers"]):
         at = f"encoder.layer.{i}"
@@ -178,9 +218,7 @@ def embed(folder: Path, ids: list[int], pooling: str, tensors: dict[str, Array])
         x = norm(x + linear(mixed, f"{at}.attention.output.dense"), f"{at}.attention.output.LayerNorm")
         wide = _activate(linear(x, f"{at}.intermediate.dense"), config["hidden_act"])
         x = norm(x + linear(wide, f"{at}.output.dense"), f"{at}.output.LayerNorm")
-    pooled = x[0] if pooling == "cls" else x.mean(axis=0)
-    unit: Array = (pooled / np.linalg.norm(pooled)).astype(np.float32)
-    return unit
+    return x
 
 
 def _activate(x: Array, kind: str) -> Array:

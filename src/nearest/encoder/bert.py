@@ -85,10 +85,9 @@ def _plain_name(name: str) -> str:
 def build(config: Mapping[str, Any], tensors: Mapping[str, Float32], head: Head) -> Any:
     """An openvino.Model: ids and mask, both int32 (n, t), to float32, not normalised.
 
-    mean, cls: (n, d). tokens: (n, t, d), through ColBERT's `linear.weight` where there is one; rows of padding mean
-    nothing. score: (n,), the logit of a model with one label; a third input, int32 (n, t), has each token's
-    segment, 0 or 1. The mask is 1 for a token and 0 for padding, which comes last and changes nothing. Raises
-    ModelError for a tensor that is missing or of another shape.
+    mean, cls: (n, d). tokens: (n, t, d); rows of padding mean nothing. score: (n,), the logit of a model with one
+    label; a third input, int32 (n, t), has each token's segment, 0 or 1. The mask is 1 for a token and 0 for padding,
+    which comes last and changes nothing. Raises ModelError for a tensor that is missing or of another shape.
     """
     import openvino  # type: ignore[import-untyped]
     import openvino.opset15 as op  # type: ignore[import-untyped]
@@ -162,10 +161,7 @@ def build(config: Mapping[str, Any], tensors: Mapping[str, Float32], head: Head)
             # The sum; the division by the number of tokens is lost in the normalisation that follows.
             output = op.squeeze(op.matmul(op.unsqueeze(kept, numbers(1)), x, False, False), numbers(1))
         case "tokens":
-            down = tensors.get("linear.weight")
-            output = (
-                x if down is None else op.matmul(x, op.constant(tensor("linear.weight", len(down), width)), False, True)
-            )
+            output = x
         case "score":
             first = op.squeeze(op.gather(x, numbers(0), numbers(1)), numbers(1))
             # BERT's pooler belongs to the encoder, RoBERTa's to the classifier; both are tanh of a linear layer.
