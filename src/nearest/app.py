@@ -36,7 +36,7 @@ from nearest.errors import (
     SchemaMismatch,
 )
 from nearest.filters import And, Comparison, Filter
-from nearest.ingest import Progress, Report, Writer, files
+from nearest.ingest import Progress, Report, Writer, files, sql
 from nearest.ingest.write import Tagged, check_all
 from nearest.location import Location
 from nearest.search import Mode, Searcher
@@ -136,9 +136,12 @@ def available_stores() -> list[dict[str, Any]]:
     return stores.describe()
 
 
-def count_files(paths: Iterable[str | Path]) -> int:
-    """How many files `Collection.add_files` would read; raises InvalidInput for a path that does not exist."""
-    return files.count_files(paths)
+def find_files(
+    paths: str | Path | Iterable[str | Path], *, ignore: bool = True, name: str = "stdin", private: bool = False
+) -> files.Found:
+    """What `Collection.add_files` would read, to be given to it; raises InvalidInput for what does not exist."""
+    some = [paths] if isinstance(paths, str | Path) else list(paths)
+    return files.find(some, readers.extensions(), ignore=ignore, name=name, private=private)
 
 
 def demo(only: Iterable[str] | None = None) -> Demo:
@@ -222,7 +225,7 @@ class _Settings:
     def check(self, settings: Mapping[str, Any], schema: Schema, name: str) -> None:
         """Raises ModelMismatch or SchemaMismatch where the collection is otherwise than asked."""
         if self.embedder is not None:
-            asked = self.embedder if isinstance(self.embedder, str) else self.embedder.name
+            asked = embedders.canonical(self.embedder) if isinstance(self.embedder, str) else self.embedder.name
             if asked != settings["embedder"]:
                 raise ModelMismatch(
                     f"{name} was made with the model {settings['embedder']}, not {asked}; open it without `embedder`, "
@@ -343,6 +346,7 @@ class Collection:
         *,
         truncate: bool = False,
         pool: bool = False,
+        budget: float | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> Report:
         """Add or update documents; unchanged ones are skipped. Returns when all is durable.
@@ -350,28 +354,71 @@ class Collection:
         A list is checked first: InvalidDocument for one that could never be added, and nothing is
         written. In an iterator, which cannot be looked at twice, such a document is in `report.failed`.
         A chunk over the model's limit fails its document, unless it may be cut (truncate) or embedded as the
-        mean of windows that fit (pool); the report counts them.
+        mean of windows that fit (pool); the report counts them. budget: dollars that embedding may cost at most;
+        BudgetExceeded is raised before it would cost more, and what was finished is kept.
         """
         if isinstance(documents, Document):
             raise InvalidInput("add needs a list of documents, got one; write add([document])")
         if isinstance(documents, Sequence):
             check_all(documents, self._fields)
-        report = self._writer.add((Tagged(d) for d in documents), truncate=truncate, pool=pool, progress=progress)
+        with self._writer.within(budget):
+            report = self._writer.add((Tagged(d) for d in documents), truncate=truncate, pool=pool, progress=progress)
         self.store.optimize()
         return report
 
     def add_files(
         self,
-        paths: str | Path | Iterable[str | Path],
+        paths: str | Path | Iterable[str | Path] | files.Found,
         *,
+        passwords: Sequence[str] = (),
+        ignore: bool = True,
+        name: str = "stdin",
+        private: bool = False,
+        full: bool = False,
         truncate: bool = False,
         pool: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> Report:
-        """Add files and folders; see `nearest.ingest.files`. What is gone from them is removed."""
-        some = [paths] if isinstance(paths, str | Path) else list(paths)
+        """Add files, folders, globs, web pages, object stores, rows of databases; what is gone from them is removed.
+
+        See `nearest.ingest.sources` for what a path may be, and `add_sql` for rows (`sql:URL?query=...`).
+        passwords: tried on encrypted files. ignore: leave out what .gitignore and .nearestignore say. name: of
+        standard input (`-`); its extension tells the format. private: web pages on private addresses may be
+        read. full: read rows from the start, not from where their cursor is.
+        """
+        found = (
+            paths if isinstance(paths, files.Found) else find_files(paths, ignore=ignore, name=name, private=private)
+        )
         report = files.add_files(
-            self._writer, self.ledger, readers.for_path, some, truncate=truncate, pool=pool, progress=progress
+            self._writer, self.ledger, lambda path: readers.for_path(path, passwords), found,
+            full=full, truncate=truncate, pool=pool, progress=progress,
+        )  # fmt: skip
+        self.store.optimize()
+        return report
+
+    def add_sql(
+        self,
+        url: str,
+        query: str,
+        *,
+        id: str = "id",
+        text: str = "text",
+        cursor: str | None = None,
+        full: bool = False,
+        truncate: bool = False,
+        pool: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Report:
+        """Add the rows of a query, a document each; the columns that are not named are metadata.
+
+        url: SQLAlchemy's (`postgresql://user@host/db`). text: a column, or several by commas. cursor: a column that
+        grows with every change of a row; from the second run on only rows from its highest value on are read, and
+        none is removed. Without it, the first time, and with `full`, all are read, and what is gone is removed.
+        Raises InvalidInput, ConnectionFailed or MissingDependency.
+        """
+        asked = sql.Query(url, query.rstrip().removesuffix(";"), id, text, cursor)
+        report = files.add_sql(
+            self._writer, self.ledger, asked, full=full, truncate=truncate, pool=pool, progress=progress
         )
         self.store.optimize()
         return report
@@ -541,6 +588,7 @@ class Collection:
             "fields": dict(self._fields),
             "language": schema.language,
             "index": schema.to_json()["index"],
+            "usage": self.ledger.usage(),
             "failed": self.ledger.failures(),
             "store": self.store.stats(),
             "repaired": list(self.repaired),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -78,7 +79,12 @@ def _nearest(
 
 @cli.command()
 def add(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files and folders.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...", help="Files, folders, globs; URLs (https:, s3:, gs:, az:, sql:); - for stdin."
+        ),
+    ],
     collection: Where = DEFAULT,
     embedder: Model = None,
     chunker: Annotated[str | None, typer.Option(metavar="NAME", help="How texts are cut (new collections).")] = None,
@@ -94,6 +100,17 @@ def add(
     ] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut what is over the model's limit.")] = False,
     pool: Annotated[bool, typer.Option("--pool", help="Embed what is over it as the mean of windows.")] = False,
+    name: Annotated[
+        str, typer.Option(metavar="FILENAME", help="Name of standard input; its extension tells the format.")
+    ] = "stdin",
+    passwords: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Passwords of encrypted files, one a line.")
+    ] = None,
+    no_ignore: Annotated[
+        bool, typer.Option("--no-ignore", help="Read what .gitignore and .nearestignore leave out, too.")
+    ] = False,
+    private: Annotated[bool, typer.Option("--private", help="Allow web pages on private addresses.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Read a query's rows from the start.")] = False,
     as_json: Json = False,
 ) -> int:
     """Add files and folders, or bring them up to date.
@@ -103,8 +120,8 @@ def add(
     from nearest import app
     from nearest.cli import show
 
-    fields = _fields(field)
-    files = app.count_files(paths)
+    fields, known = _fields(field), _lines(passwords)
+    found = app.find_files(paths, ignore=not no_ignore, name=name, private=private)
     with (
         _resumable("What was finished is kept; run the same command again to go on."),
         _open(
@@ -115,10 +132,15 @@ def add(
             fields=fields,
             index=app.index_params(index, quantization),
         ) as opened,
-        show.progress("indexing", files, unit="documents") as told,
+        show.progress("indexing", unit="documents") as told,
     ):
         report = opened.add_files(
-            paths, truncate=truncate, pool=pool, progress=lambda at: told(at.documents + at.failed)
+            found,
+            passwords=known,
+            full=full,
+            truncate=truncate,
+            pool=pool,
+            progress=lambda at: told(at.documents + at.failed, at.files),
         )
     show.report(collection, report, as_json)
     return 1 if report.failed else 0
@@ -247,8 +269,8 @@ def demo(
         demonstration = app.demo(only)
         documents = demonstration.documents
         with _open(collection, create=True, embedder=embedder, fields=demonstration.fields) as opened:
-            with show.progress("indexing", len(documents), unit="documents") as told:
-                report = opened.add(documents, progress=lambda at: told(at.documents + at.failed))
+            with show.progress("indexing", unit="documents") as told:
+                report = opened.add(documents, progress=lambda at: told(at.documents + at.failed, len(documents)))
             answers = [
                 (question, where, opened.search(question, where=where, explain=False))
                 for question, where in demonstration.questions
@@ -278,6 +300,15 @@ def _resumable(how: str = "") -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise Stopped(how) from None
+
+
+def _lines(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        return path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise InvalidInput(f"--passwords {path}: {error}") from None
 
 
 def _condition(text: str | None) -> dict[str, Any] | None:

@@ -70,14 +70,17 @@ def _plural(n: int, word: str, many: str | None = None) -> str:
 
 
 @contextmanager
-def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, if that is a terminal. More than `total` (files of many documents) makes it endless."""
+def progress(what: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on stderr, if that is a terminal, to be told how many are done and of how many.
+
+    More than those (files of many documents) make it endless.
+    """
     if not sys.stderr.isatty():
-        yield lambda done: None
+        yield lambda done, of: None
         return
     with _bar() as bar:
-        task = bar.add_task(what, total=total, unit=unit)
-        yield lambda done: bar.update(task, completed=done, total=total if done <= total else None)
+        task = bar.add_task(what, total=None, unit=unit)
+        yield lambda done, of: bar.update(task, completed=done, total=of if of is not None and done <= of else None)
 
 
 @contextmanager

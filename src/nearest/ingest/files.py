@@ -1,113 +1,243 @@
-"""Files and folders to documents: which files, under which ids, and what a failed file means.
+"""The write path over what was named: reads ahead, keeps each file's failure to itself, removes what is gone.
 
-A document's id is its file's path below the folder that was named, with that folder's own name in
-front: `docs/guide/keys.md` for `add("…/docs")`. Hidden files are left out; pictures, sound and the like
-are counted as skipped; any other file that cannot be read is a failure.
+`sources` says which files there are, `sql` what rows. Pictures, sound and the like are counted as skipped; any
+other file that cannot be read is a failure, and what it gave before stays.
 """
 
 from __future__ import annotations
 
-import mimetypes
-import os
-from collections.abc import Callable, Iterable, Iterator
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nearest.contract import Failure, Reader
+from nearest.contract import Document, Failure, Reader
 from nearest.errors import InvalidInput, NearestError
+from nearest.ingest import sources, sql
+from nearest.ingest.sources import Item, Source
 from nearest.ingest.write import Progress, Report, Tagged, Writer
 
 if TYPE_CHECKING:
     from nearest.ledger import Ledger
 
-_NOT_DOCUMENTS = {"image", "audio", "video", "font"}
+# Files begun before their turn: those that are read in other processes are ready when it comes.
+_AHEAD = 64
+_FETCHES = 8  # files brought over the network at once
+
+Tell = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What paths and URLs name, listed once: files, and queries of databases."""
+
+    sources: list[Source]
+    queries: list[sql.Query]
+
+    @property
+    def files(self) -> int | None:
+        """How many files there are; None where there are rows as well, which nobody has counted."""
+        return None if self.queries else sum(len(source.items) for source in self.sources)
+
+
+def find(
+    paths: Iterable[str | Path],
+    known: Container[str],
+    *,
+    name: str = "stdin",
+    ignore: bool = True,
+    private: bool = False,
+) -> Found:
+    """List what paths and URLs name; see `sources.find` and `sql`. Nothing is read yet.
+
+    known: extensions that have a reader. Raises InvalidInput for a path that does not exist.
+    """
+    specs = [str(path) for path in paths]
+    if not specs:
+        raise InvalidInput("no paths given; name files or folders to add")
+    queries = [sql.Query.parse(spec) for spec in specs if spec.startswith(sql.SCHEME)]
+    others = [spec for spec in specs if not spec.startswith(sql.SCHEME)]
+    return Found([sources.find(spec, known, name=name, ignore=ignore, private=private) for spec in others], queries)
 
 
 def add_files(
     writer: Writer,
     ledger: Ledger,
     reader_for: Callable[[Path], Reader],
-    paths: Iterable[str | Path],
+    found: Found,
     *,
+    full: bool = False,
     truncate: bool = False,
     pool: bool = False,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Tell | None = None,
 ) -> Report:
-    """Add files, and everything below folders; documents of theirs that are gone are removed.
+    """Add what was found; documents that came from the same places before, and are gone from them, are removed.
 
-    Removal follows a complete pass only. Raises InvalidInput, before anything is written, for a path that
-    does not exist, and for a folder that gave documents before and holds no file now.
+    Removal follows a complete pass only. Raises InvalidInput, before anything is written, for a folder that gave
+    documents before and holds no file now.
     """
-    roots = [_root(path) for path in paths]
-    if not roots:
-        raise InvalidInput("no paths given; name files or folders to add")
-    listed = [(root, list(_walk(root))) for root in roots]
-    for root, files in listed:
-        if not files and (before := ledger.has_origin(str(root))):
-            raise InvalidInput(
-                f"{root} is empty now, but {before} documents came from it; "
-                "if that is meant, remove them by id or filter"
-            )
+    for source in found.sources:
+        if source.many and not source.items:
+            _refuse_empty(ledger, source.origin, f"{source.origin} is empty now")
     total = Report()
-    for root, files in listed:
+    for source in found.sources:
         run = ledger.next_run()
-        ledger.clear_failures(str(root))
-        documents = [file for file in files if not _is_media(file)]
+        ledger.clear_failures(source.origin)
+        documents = _read(ledger, reader_for, source, run)
         report = writer.add(
-            _read(ledger, reader_for, root, documents, run), truncate=truncate, pool=pool, progress=progress, run=run
+            documents, truncate=truncate, pool=pool, progress=_onward(progress, total, found.files), run=run
         )
-        report.skipped = len(files) - len(documents)
-        report.removed = writer.remove(ledger.unseen(str(root), run))
+        report.skipped = source.skipped
+        report.removed = writer.remove(ledger.unseen(source.origin, run))
         _merge(total, report)
+    for query in found.queries:
+        onward = _onward(progress, total, None)
+        _merge(total, add_sql(writer, ledger, query, full=full, truncate=truncate, pool=pool, progress=onward))
     return total
 
 
-def count_files(paths: Iterable[str | Path]) -> int:
-    """How many files `add_files` would read."""
-    return sum(not _is_media(file) for path in paths for file in _walk(_root(path)))
+def add_sql(
+    writer: Writer,
+    ledger: Ledger,
+    query: sql.Query,
+    *,
+    full: bool = False,
+    truncate: bool = False,
+    pool: bool = False,
+    progress: Tell | None = None,
+) -> Report:
+    """Add the rows of a query; see `sql` for what a cursor does, and what `full` does without it.
+
+    Raises InvalidInput for a query that cannot run or has not the columns, and ConnectionFailed.
+    """
+    origin = query.origin
+    before = ledger.has_origin(origin)
+    since = ledger.settings().get(query.key) if query.cursor is not None and before and not full else None
+    run = ledger.next_run()
+    rows = query.rows(since)
+    if since is None:
+        ledger.clear_failures(origin)
+    with closing(iter(rows)) as documents:
+        report = writer.add(
+            (Tagged(document, origin, origin) for document in documents),
+            truncate=truncate, pool=pool, progress=progress, run=run,
+        )  # fmt: skip
+    if since is None:
+        if not rows.count:
+            _refuse_empty(ledger, origin, f"{origin} gives no rows now")
+        report.removed = writer.remove(ledger.unseen(origin, run))
+    if query.cursor is not None and not report.failed:
+        ledger.set({query.key: rows.encoded})
+    return report
 
 
-def _root(path: str | Path) -> Path:
-    root = Path(path).resolve()
-    if not root.exists():
-        raise InvalidInput(f"{path} does not exist; name a file or a folder")
-    return root
+def _refuse_empty(ledger: Ledger, origin: str, what: str) -> None:
+    if before := ledger.has_origin(origin):
+        raise InvalidInput(
+            f"{what}, but {before} documents came from it; if that is meant, remove them by id or filter"
+        )
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    if not root.is_dir():
-        yield root
-        return
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if _is_collection(Path(folder)):
-            folders.clear()
-            continue
-        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+def _read(ledger: Ledger, reader_for: Callable[[Path], Reader], source: Source, run: int) -> Iterator[Tagged]:
+    origin = source.origin
+    with closing(_begun(source.items, reader_for)) as begun:
+        for item, content_type, results in begun:
+            failed = False
+            try:
+                for result in results:
+                    if isinstance(result, Failure):
+                        failed = True
+                        yield Tagged(result, origin, item.id)
+                    else:
+                        metadata = {"content_type": content_type, **result.metadata}
+                        yield Tagged(replace(result, metadata=metadata), origin, item.id)
+            except NearestError as error:
+                failed = True
+                yield Tagged(Failure(item.id, str(error)), origin, item.id)
+            if failed:
+                ledger.saw_source(origin, item.id, run)  # not all of it was seen, so nothing of it is gone
 
 
-def _is_collection(folder: Path) -> bool:
-    """Our own collections are not documents."""
-    return (folder / "ledger.db").is_file() and (folder / "store").is_dir()
+Begun = tuple[Item, str, Iterator[Document | Failure]]
 
 
-def _is_media(path: Path) -> bool:
-    kind = mimetypes.guess_type(path.name)[0] or ""
-    return kind.partition("/")[0] in _NOT_DOCUMENTS
-
-
-def _read(
-    ledger: Ledger, reader_for: Callable[[Path], Reader], root: Path, files: Iterable[Path], run: int
-) -> Iterator[Tagged]:
-    origin = str(root)
-    for file in files:
-        source = f"{root.name}/{file.relative_to(root).as_posix()}" if file != root else root.name
+def _begun(items: Iterable[Item], reader_for: Callable[[Path], Reader]) -> Generator[Begun, None, None]:
+    """Each file, its content type and its documents; files are begun ahead of their turn."""
+    window: deque[tuple[Item, Reader | None, Any]] = deque()
+    with closing(_fetched(items)) as fetched:
         try:
-            for document in reader_for(file).read(file, source):
-                yield Tagged(document, origin, source)
-        except NearestError as error:
-            ledger.saw_source(origin, source, run)
-            yield Tagged(Failure(source, str(error)), origin, source)
+            for item, path in fetched:
+                window.append(_begin(item, path, reader_for))
+                if len(window) >= (_AHEAD if item.local else 1):
+                    yield _next(window)
+            while window:
+                yield _next(window)
+        finally:
+            for _, _, results in window:
+                if hasattr(results, "close"):
+                    results.close()
+
+
+def _next(window: deque[tuple[Item, Reader | None, Any]]) -> Begun:
+    item, reader, results = window.popleft()
+    return item, reader.content_type if reader else "", results
+
+
+def _begin(
+    item: Item, path: Path | NearestError, reader_for: Callable[[Path], Reader]
+) -> tuple[Item, Reader | None, Any]:
+    try:
+        if isinstance(path, NearestError):
+            raise path
+        reader = reader_for(path)
+        return item, reader, reader.read(path, item.id)
+    except NearestError as error:
+        return item, None, [Failure(item.id, str(error))]
+
+
+def _fetched(items: Iterable[Item]) -> Generator[tuple[Item, Path | NearestError], None, None]:
+    """Each file and where it is on this machine, in their order; a fetched one is there until the next is asked for."""
+    remaining = iter(items)
+    ahead: deque[tuple[Item, Future[Path]]] = deque()
+    with ThreadPoolExecutor(_FETCHES) as pool, tempfile.TemporaryDirectory(prefix="nearest-") as folder:
+        try:
+            while True:
+                for item in remaining:
+                    if item.local:
+                        yield item, item.fetch(Path(folder))
+                        continue
+                    place = Path(tempfile.mkdtemp(dir=folder))
+                    ahead.append((item, pool.submit(item.fetch, place)))
+                    if len(ahead) >= 2 * _FETCHES:
+                        break
+                if not ahead:
+                    return
+                item, future = ahead.popleft()
+                try:
+                    path: Path | NearestError = future.result()
+                except NearestError as error:
+                    path = error
+                yield item, path
+                if isinstance(path, Path):
+                    shutil.rmtree(path.parent, ignore_errors=True)
+        finally:
+            for _, future in ahead:
+                future.cancel()
+
+
+def _onward(progress: Tell | None, done: Report, files: int | None) -> Tell | None:
+    """Progress of one source, told with what was done before it and how many files there are in all."""
+    if progress is None:
+        return None
+    documents, chunks, failed = done.added + done.updated + done.unchanged, done.chunks, len(done.failed)
+    return lambda at: progress(
+        Progress(at.documents + documents, at.chunks + chunks, at.failed + failed, at.stage, files)
+    )
 
 
 def _merge(total: Report, part: Report) -> None:
