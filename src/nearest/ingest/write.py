@@ -390,7 +390,11 @@ class _Run:
                 if tagged.origin:
                     same.setdefault(tagged.origin, []).append(document.id)
             else:
-                chunks = self.chunker.chunk(document.text)
+                try:
+                    chunks = self.chunker.chunk_document(document)
+                except (InvalidInput, ModelError) as error:  # of one that asks the model where to cut
+                    self._fail(document.id, str(error), tagged.origin)
+                    continue
                 record_ids = tuple(self._record_id(document, chunk) for chunk in chunks)
                 change = Change(document.id, digest, record_ids, tagged.origin, tagged.source)
                 with self.mutex:
@@ -402,7 +406,7 @@ class _Run:
     def _record_id(self, document: Document, chunk: Chunk) -> str:
         """From the document, the ordinal and the content, so that versions lie side by side until committed."""
         parts = [document.id, chunk.ordinal, chunk.start, chunk.text, document.metadata, self.salt]
-        place = document.place(chunk.start)
+        place = _place(document, chunk)
         content = canonical_json([*parts, place] if place else parts)
         return str(uuid.UUID(bytes=hashlib.sha256(_NAMESPACE.bytes + content.encode()).digest()[:16], version=5))
 
@@ -435,7 +439,7 @@ class _Run:
 
     def _embed_group(self, group: list[_Prepared]) -> tuple[list[_Prepared], NearestError | None]:
         """Those that have their vectors, and what ends the run: the budget, or a provider that went away."""
-        texts = [chunk.text for prepared in group for chunk in prepared.chunks]
+        texts = [chunk.embedded for prepared in group for chunk in prepared.chunks]
         failed: Mapping[int, NearestError] = {}
         try:
             vectors = self._vectors(texts)
@@ -464,7 +468,7 @@ class _Run:
         fine = []
         for prepared in group:
             try:
-                prepared.vectors = list(self._vectors([chunk.text for chunk in prepared.chunks]))
+                prepared.vectors = list(self._vectors([chunk.embedded for chunk in prepared.chunks]))
                 fine.append(prepared)
             except (InvalidInput, ModelError) as error:
                 self._refused(prepared, error)
@@ -567,6 +571,12 @@ def taken(was: str | None, now: str | None) -> bool:
     return now is not None and ("://" in was or Path(was).exists())
 
 
+def _place(document: Document, chunk: Chunk) -> dict[str, Any]:
+    """Page and headings; those of the chunk are the finer ones."""
+    place = document.place(chunk.start)
+    return {**place, "headings": list(chunk.headings)} if chunk.headings else place
+
+
 def _records(prepared: _Prepared) -> Iterator[Record]:
     change, document = prepared.change, prepared.document
     for record_id, chunk, vector in zip(change.record_ids, prepared.chunks, prepared.vectors, strict=True):
@@ -576,7 +586,7 @@ def _records(prepared: _Prepared) -> Iterator[Record]:
             "start": chunk.start,
             "text": chunk.text,
             "metadata": document.metadata,
-            **document.place(chunk.start),
+            **_place(document, chunk),
         }
         yield Record(record_id, {"dense": vector}, payload)
 
