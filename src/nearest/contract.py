@@ -144,14 +144,23 @@ def _checked_marks(document: Document) -> tuple[Mark, ...]:
 class Chunk:
     """A passage of a document: `document.text[start:end]`, which is `text`.
 
-    ordinal: its place among the document's chunks, from 0. Spans come in order and, overlaps aside,
-    cover the text, so that the chunks of a document give its text back.
+    ordinal: its place among the document's chunks, from 0; its neighbours are the one before and the one after.
+    Spans come in order and, overlaps aside, cover the text, so that the chunks of a document give its text
+    back. headings: the titles of the sections around it, outermost first. prefix: what is embedded before the text;
+    it is shown and searched by words nowhere.
     """
 
     text: str
     start: int
     end: int
     ordinal: int
+    headings: tuple[str, ...] = ()
+    prefix: str = ""
+
+    @property
+    def embedded(self) -> str:
+        """What the model reads."""
+        return self.prefix + self.text
 
 
 # --- schema ----------------------------------------------------------------------------------------
@@ -1130,13 +1139,24 @@ class Reader(ABC):
 
 
 class Chunker(ABC):
-    """One strategy: a document to chunks. settings: JSON-able, and all that the cuts depend on."""
+    """One strategy: a document to chunks. settings: JSON-able, and all that the cuts depend on.
+
+    embeds: whether it asks the embedder where to cut, so that cutting has a cost.
+    """
 
     settings: Mapping[str, Any]
+    embeds: bool = False
 
     @abstractmethod
     def chunk(self, text: str) -> list[Chunk]:
         """At least one chunk for a text that is not blank; see `Chunk` for what holds between them."""
+
+    def chunk_document(self, document: Document) -> list[Chunk]:
+        """The same with what a document knows beside its text: by default the headings of its marks."""
+        chunks = self.chunk(document.text)
+        if not document.marks:
+            return chunks
+        return [replace(c, headings=tuple(document.place(c.start).get("headings", ()))) for c in chunks]
 
 
 def canonical_json(value: Any) -> str:

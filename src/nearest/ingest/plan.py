@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nearest.contract import Chunker, Document, Embedder, Failure, FieldKind, Usage, check_document, check_fields
-from nearest.errors import InvalidDocument, InvalidInput
+from nearest.errors import InvalidDocument, InvalidInput, UnsupportedError
 from nearest.ingest.write import Report, Tagged, Writer, content_hash, text_key, windows
 
 if TYPE_CHECKING:
@@ -49,6 +49,11 @@ class Planner:
         chunker: Chunker,
         fields: Mapping[str, FieldKind],
     ) -> None:
+        if chunker.embeds:
+            raise UnsupportedError(
+                f"the chunker {chunker.settings.get('name', 'given')!r} embeds sentences to find its cuts, so a plan "
+                "would cost what it should foretell; expect about twice the tokens of a plan with another chunker"
+            )
         self.plan = Plan(estimated=embedder.estimated, price=embedder.price)
         self._writer = writer
         self._ledger = ledger
@@ -93,7 +98,7 @@ class Planner:
             if document.id in known and known[document.id].hash == content_hash(document, salt):
                 plan.unchanged += 1
                 continue
-            chunks = [chunk.text for chunk in self._chunker.chunk(document.text)]
+            chunks = [chunk.embedded for chunk in self._chunker.chunk_document(document)]
             plan.documents += 1
             plan.chunks += len(chunks)
             keys = dict(zip(map(text_key, chunks), chunks, strict=True))
