@@ -1,0 +1,150 @@
+"""What generators behind an API share: attempts, prices, and how what a client raises becomes our error.
+
+A provider's file says how one request is made (`_request`) and what its client raises means (`_error`). Clients
+make one attempt each: what is repeated, and when, is decided here.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from nearest import remote
+from nearest.contract import Generator, Message, Spent
+from nearest.errors import ConnectionFailed, InvalidInput, NearestError, TimedOut
+
+_ATTEMPTS = 4
+_PAUSE = 0.5  # seconds of the first pause's bound, which doubles
+
+
+class Tokens(NamedTuple):
+    """What a provider counted for one request, reasoning included."""
+
+    input: int
+    output: int
+
+
+class Options(NamedTuple):
+    """Those that all providers have. See `openai.load`."""
+
+    base_url: str | None = None
+    api_key_env: str | None = None
+    temperature: float | None = None
+    input_price: float | None = None
+    output_price: float | None = None
+    timeout: float = 60.0
+    patience: float = 60.0
+
+
+class RemoteGenerator(Generator):
+    """One model of one provider. Safe to call from several threads; no request is made before it is needed."""
+
+    def __init__(
+        self,
+        provider: str,
+        model: str,
+        options: Options,
+        *,
+        key_env: str,
+        prices: Mapping[str, tuple[float, float]],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """key_env: where the provider's own key is. prices: its list, which holds at its own address alone."""
+        for name, limit in (("timeout", options.timeout), ("patience", options.patience)):
+            if not isinstance(limit, int | float) or not limit > 0:
+                raise InvalidInput(f"{name} must be above 0 (seconds), got {limit!r}")
+        if (options.input_price is None) != (options.output_price is None):
+            raise InvalidInput("give input_price and output_price together (dollars a million tokens)")
+        if options.base_url is not None:
+            remote.check_url(options.base_url)
+        self.name = f"{provider}:{model}"
+        self.model = model
+        self.options = options
+        self.sleep = sleep
+        if options.input_price is not None and options.output_price is not None:
+            self.price = (options.input_price, options.output_price)
+        else:
+            self.price = None if options.base_url else prices.get(model)
+        # A key must not go to whoever is at an address.
+        self._key_env = options.api_key_env or ("" if options.base_url else key_env)
+        self._lock = threading.Lock()
+
+    @abstractmethod
+    def _request(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Tokens]:
+        """One request: pieces of text, and the tokens once they are known (the last say counts)."""
+
+    @abstractmethod
+    def _error(self, error: Exception) -> NearestError | None:
+        """What the client raised, as our error; None if it is none of its kinds."""
+
+    def stream(self, messages: Sequence[Message], *, max_tokens: int) -> Iterator[str | Spent]:
+        """See the contract. Repeated after a pause, and after what Retry-After asks for, until text has come."""
+        ends = time.monotonic() + self.options.patience
+        for attempt in range(1, _ATTEMPTS + 1):
+            begun = False
+            tokens: Tokens | None = None
+            try:
+                for piece in self._request(messages, max_tokens):
+                    if isinstance(piece, Tokens):
+                        tokens = piece
+                    elif piece:
+                        begun = True
+                        yield piece
+            except Exception as raised:
+                error = raised if isinstance(raised, NearestError) else self._known(raised)
+                if error is None:
+                    raise
+                error.context["attempts"] = attempt
+                pause = float(error.context.get("retry_after") or 0) + random.uniform(0, _PAUSE * 2 ** (attempt - 1))
+                late = time.monotonic() + pause > ends
+                if begun or not error.retryable or attempt == _ATTEMPTS or late:
+                    raise error from None  # the client's own message may hold a part of the key
+            else:
+                yield self._spent(attempt, tokens)
+                return
+            self.sleep(pause)
+
+    def _spent(self, requests: int, tokens: Tokens | None) -> Spent:
+        """Money is not known where the price or the tokens are not."""
+        if tokens is None:
+            return Spent(requests, dollars=None)
+        dollars = None
+        if self.price is not None:
+            dollars = (tokens.input * self.price[0] + tokens.output * self.price[1]) / 1e6
+        return Spent(requests, tokens.input, tokens.output, dollars)
+
+    def _known(self, error: Exception) -> NearestError | None:
+        known = self._error(error)
+        if known is not None:
+            return known
+        # Clients let errors of their HTTP library through, which is httpx in one version and httpx2 in the next, with
+        # errors of the same names.
+        names = {each.__name__ for each in type(error).__mro__}
+        if "TimeoutException" in names:
+            return self._late()
+        if names & {"HTTPError", "TransportError"}:
+            return ConnectionFailed(f"{self.name} could not be reached, or broke off ({type(error).__name__})")
+        if isinstance(error, ValueError | TypeError | AttributeError | KeyError | IndexError):
+            return ConnectionFailed(f"{self.name} gave an answer that cannot be read ({type(error).__name__})")
+        return None
+
+    # --- what the providers' files use ---------------------------------------------------------------
+
+    def _key(self) -> str:
+        return remote.key(self.name, self._key_env)
+
+    def _status(self, code: int, message: str, headers: Mapping[str, Any] | None = None) -> NearestError:
+        return remote.status(self.name, code, message, headers or {}, self._key_env)
+
+    def _late(self) -> TimedOut:
+        return TimedOut(f"{self.name} did not answer within {self.options.timeout:g} s")
+
+
+def split(messages: Sequence[Message]) -> tuple[str, list[Message]]:
+    """The instructions, and the turns, for APIs that keep them apart."""
+    system = "\n\n".join(message.text for message in messages if message.role == "system")
+    return system, [message for message in messages if message.role != "system"]
