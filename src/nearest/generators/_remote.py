@@ -18,6 +18,7 @@ from nearest.contract import Generator, Message, Spent
 from nearest.errors import ConnectionFailed, InvalidInput, NearestError, TimedOut
 
 _ATTEMPTS = 4
+_SHOWN = 300  # characters of a message
 _PAUSE = 0.5  # seconds of the first pause's bound, which doubles
 
 
@@ -129,7 +130,7 @@ class RemoteGenerator(Generator):
         if names & {"HTTPError", "TransportError"}:
             return ConnectionFailed(f"{self.name} could not be reached, or broke off ({type(error).__name__})")
         if isinstance(error, ValueError | TypeError | AttributeError | KeyError | IndexError):
-            return ConnectionFailed(f"{self.name} gave an answer that cannot be read ({type(error).__name__})")
+            return ConnectionFailed(f"{self.name} gave an answer that cannot be read ({type(error).__name__}: {error})"[:_SHOWN])
         return None
 
     # --- what the providers' files use ---------------------------------------------------------------

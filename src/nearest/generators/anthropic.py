@@ -53,11 +53,12 @@ class AnthropicGenerator(RemoteGenerator):
 
     def _request(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Tokens]:
         system, turns = split(messages)
-        some: Any = {} if self.options.temperature is None else {"temperature": self.options.temperature}
+        # In the body, since the client's newer versions have no parameter for it.
+        some: Any = None if self.options.temperature is None else {"temperature": self.options.temperature}
         sent: list[Any] = [{"role": message.role, "content": message.text} for message in turns]
         given, written, finished = 0, 0, False
         with self._client().messages.create(
-            model=self.model, max_tokens=max_tokens, system=system, messages=sent, stream=True, **some
+            model=self.model, max_tokens=max_tokens, system=system, messages=sent, stream=True, extra_body=some
         ) as events:
             for event in events:
                 if event.type == "message_start":
