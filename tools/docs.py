@@ -60,6 +60,19 @@ def stores() -> str:
     return table(*_matrix())
 
 
+def each_store() -> str:
+    """Install command, URL and options of every store, as its own file explains them."""
+    from nearest import plugins
+    from nearest.stores import describe
+
+    install = {told["name"]: told["install"] for told in describe()}
+    parts = []
+    for name, module in plugins.load_all("stores").items():
+        command = f"`{install[name]}`" if install[name] else "nothing to install"
+        parts.append(f"### {name}\n\n{command}\n\n```text\n{(module.__doc__ or '').strip()}\n```\n")
+    return "\n".join(parts)
+
+
 def plain_matrix() -> str:
     """The features of the same table, for a terminal."""
     head, rows = _matrix()
@@ -110,7 +123,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-GENERATORS: dict[str, Callable[[], str]] = {"cli": cli, "stores": stores}
+GENERATORS: dict[str, Callable[[], str]] = {"cli": cli, "each-store": each_store, "stores": stores}
 
 
 def regenerated(text: str) -> str:
