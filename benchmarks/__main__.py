@@ -3,6 +3,8 @@
 engine   (a) the store's hybrid search, (b) kb.search with a vector, each against the bare engine
 peers    (c) against Chroma's and LanceDB's embedded modes, plain and filtered, at equal recall
 embed    (d) the local embedder against sentence-transformers on PyTorch
+cache    a cached re-run of 50,000 chunks against embedding them
+reading  reading and chunking the PEPs and the PDF samples against embedding them
 add      (e) kb.add against the embedder's own rate
 memory   (f) peak memory of adding 10,000 and 100,000 documents
 start    wall time of `nearest --help` and `nearest search`
@@ -16,7 +18,7 @@ import importlib
 
 from benchmarks.common import machine
 
-PARTS = ("engine", "peers", "embed", "add", "memory", "start", "stores")
+PARTS = ("engine", "peers", "embed", "cache", "reading", "add", "memory", "start", "stores")
 
 
 def main() -> None:

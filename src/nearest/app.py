@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from numpy.typing import ArrayLike
 
@@ -36,7 +36,7 @@ from nearest.errors import (
     SchemaMismatch,
 )
 from nearest.filters import And, Comparison, Filter
-from nearest.ingest import Progress, Report, Writer, files, sql
+from nearest.ingest import Plan, Progress, Report, Writer, files, sql
 from nearest.ingest.write import Tagged, check_all
 from nearest.location import Location
 from nearest.search import Mode, Searcher
@@ -142,6 +142,24 @@ def find_files(
     """What `Collection.add_files` would read, to be given to it; raises InvalidInput for what does not exist."""
     some = [paths] if isinstance(paths, str | Path) else list(paths)
     return files.find(some, readers.extensions(), ignore=ignore, name=name, private=private)
+
+
+def plan_files(
+    paths: str | Path | Iterable[str | Path] | files.Found,
+    location: str | Path = "./.nearest",
+    *,
+    embedder: str | Embedder | None = None,
+    chunker: str | Chunker | None = None,
+    **how: Any,
+) -> Plan:
+    """`Collection.plan_files` for a collection that may not exist yet, and is not made by this."""
+    try:
+        opened = open(location, embedder=embedder, chunker=chunker, create=False)
+    except NotACollection:
+        Location.of(location).check(create=True)  # raises for a place that holds something else
+        opened = open("memory:", embedder=embedder, chunker=chunker)
+    with opened:
+        return opened.plan_files(paths, **how)
 
 
 def demo(only: Iterable[str] | None = None) -> Demo:
@@ -377,6 +395,7 @@ class Collection:
         full: bool = False,
         truncate: bool = False,
         pool: bool = False,
+        budget: float | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> Report:
         """Add files, folders, globs, web pages, object stores, rows of databases; what is gone from them is removed.
@@ -384,17 +403,40 @@ class Collection:
         See `nearest.ingest.sources` for what a path may be, and `add_sql` for rows (`sql:URL?query=...`).
         passwords: tried on encrypted files. ignore: leave out what .gitignore and .nearestignore say. name: of
         standard input (`-`); its extension tells the format. private: web pages on private addresses may be
-        read. full: read rows from the start, not from where their cursor is.
+        read. full: read rows from the start, not from where their cursor is. budget: see `add`.
         """
         found = (
             paths if isinstance(paths, files.Found) else find_files(paths, ignore=ignore, name=name, private=private)
         )
-        report = files.add_files(
-            self._writer, self.ledger, lambda path: readers.for_path(path, passwords), found,
-            full=full, truncate=truncate, pool=pool, progress=progress,
-        )  # fmt: skip
+        with self._writer.within(budget):
+            report = files.add_files(
+                self._writer, self.ledger, lambda path: readers.for_path(path, passwords), found,
+                full=full, truncate=truncate, pool=pool, progress=progress,
+            )  # fmt: skip
         self.store.optimize()
         return report
+
+    def plan_files(
+        self,
+        paths: str | Path | Iterable[str | Path] | files.Found,
+        *,
+        passwords: Sequence[str] = (),
+        full: bool = False,
+        truncate: bool = False,
+        pool: bool = False,
+        **how: Any,
+    ) -> Plan:
+        """What `add_files` with these arguments would do and cost; nothing is written, and no model paid."""
+        from nearest.ingest.plan import Planner
+
+        found = paths if isinstance(paths, files.Found) else find_files(paths, **how)
+        planner = Planner(self._writer, self.ledger, self.embedder, self._chunker, self._fields)
+        stand_in = cast("Any", planner)
+        files.add_files(
+            stand_in, stand_in, lambda path: readers.for_path(path, passwords), found,
+            full=full, truncate=truncate, pool=pool,
+        )  # fmt: skip
+        return planner.plan
 
     def add_sql(
         self,
@@ -407,6 +449,7 @@ class Collection:
         full: bool = False,
         truncate: bool = False,
         pool: bool = False,
+        budget: float | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> Report:
         """Add the rows of a query, a document each; the columns that are not named are metadata.
@@ -414,12 +457,13 @@ class Collection:
         url: SQLAlchemy's (`postgresql://user@host/db`). text: a column, or several by commas. cursor: a column that
         grows with every change of a row; from the second run on only rows from its highest value on are read, and
         none is removed. Without it, the first time, and with `full`, all are read, and what is gone is removed.
-        Raises InvalidInput, ConnectionFailed or MissingDependency.
+        budget: see `add`. Raises InvalidInput, ConnectionFailed or MissingDependency.
         """
         asked = sql.Query(url, query.rstrip().removesuffix(";"), id, text, cursor)
-        report = files.add_sql(
-            self._writer, self.ledger, asked, full=full, truncate=truncate, pool=pool, progress=progress
-        )
+        with self._writer.within(budget):
+            report = files.add_sql(
+                self._writer, self.ledger, asked, full=full, truncate=truncate, pool=pool, progress=progress
+            )
         self.store.optimize()
         return report
 

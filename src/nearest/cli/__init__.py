@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 
 from nearest.errors import (
+    BudgetExceeded,
     InvalidInput,
     MissingDependency,
     ModelError,
@@ -30,7 +31,7 @@ from nearest.errors import (
 )
 
 FAILED, USAGE, UNUSABLE, STOPPED = 1, 2, 3, 130
-_USAGE = (InvalidInput, UnsupportedError, NotACollection, SchemaMismatch, MissingDependency, ModelError)
+_USAGE = (InvalidInput, UnsupportedError, NotACollection, SchemaMismatch, MissingDependency, ModelError, BudgetExceeded)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -111,6 +111,10 @@ def add(
     ] = False,
     private: Annotated[bool, typer.Option("--private", help="Allow web pages on private addresses.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Read a query's rows from the start.")] = False,
+    budget: Annotated[
+        float | None, typer.Option(metavar="DOLLARS", help="Stop before embedding costs more than this.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what it would do and cost, and do nothing.")] = False,
     as_json: Json = False,
 ) -> int:
     """Add files and folders, or bring them up to date.
@@ -122,6 +126,13 @@ def add(
 
     fields, known = _fields(field), _lines(passwords)
     found = app.find_files(paths, ignore=not no_ignore, name=name, private=private)
+    if dry_run:
+        plan = app.plan_files(
+            found, collection, embedder=embedder, chunker=chunker, passwords=known, full=full, truncate=truncate,
+            pool=pool,
+        )  # fmt: skip
+        show.plan(collection, plan, as_json)
+        return 0
     with (
         _resumable("What was finished is kept; run the same command again to go on."),
         _open(
@@ -140,6 +151,7 @@ def add(
             full=full,
             truncate=truncate,
             pool=pool,
+            budget=budget,
             progress=lambda at: told(at.documents + at.failed, at.files),
         )
     show.report(collection, report, as_json)
@@ -163,6 +175,32 @@ def search(
     with _resumable(), _open(collection) as opened:
         hits = opened.search(query, k=k, where=condition, mode=cast("Any", mode), explain=explain)
     show.hits(query, hits, as_json)
+
+
+@cli.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="A question.")],
+    collection: Where = DEFAULT,
+    k: Annotated[int, typer.Option("-k", metavar="N", help="Passages to read, at most.")] = 8,
+    where: Condition = None,
+    generator: Annotated[
+        str | None,
+        typer.Option("--generator", "-g", metavar="PROVIDER:MODEL", help="Writes the answer; otherwise it is quoted."),
+    ] = None,
+    budget: Annotated[int, typer.Option(metavar="TOKENS", help="Of all passages together.")] = 3000,
+    as_json: Json = False,
+) -> int:
+    """Answer a question from the documents, with the passages it is from.
+
+    Exit code 1: the documents do not tell.
+    """
+    from nearest.cli import show
+
+    condition = _condition(where)
+    with _resumable(), _open(collection) as opened:
+        parts = opened.ask_stream(question, k=k, where=condition, generator=generator, budget=budget)
+        answer = show.answer(parts, as_json)
+    return 0 if answer.found else 1
 
 
 @cli.command()

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from nearest.contract import Document, Failure, Hit
+    from nearest.contract import Document, Failure, Hit, Usage
 
 _SHOWN_FAILURES = 20
 
@@ -35,7 +35,19 @@ class _Report(Protocol):
     chunks: int
     truncated: int
     pooled: int
+    usage: Usage
     seconds: float
+
+
+class _Plan(Protocol):
+    documents: int
+    unchanged: int
+    failed: int
+    chunks: int
+    usage: Usage
+    estimated: bool
+    price: float | None
+    seconds: float | None
 
 
 # --- plumbing --------------------------------------------------------------------------------------
@@ -130,7 +142,59 @@ def report(collection: str, report: _Report, json_wanted: bool) -> None:
         return
     out = _out()
     out.print(_report_line(report))
+    if report.usage.dollars or report.usage.cached or report.usage.fallback:
+        out.print(_usage_line(report.usage))
     _failures(out, report.failed)
+
+
+def plan(collection: str, plan: _Plan, json_wanted: bool) -> None:
+    """What adding would do and cost."""
+    if json_wanted:
+        as_json({
+            "collection": collection, "documents": plan.documents, "unchanged": plan.unchanged, "failed": plan.failed,
+            "chunks": plan.chunks, "usage": _usage_json(plan.usage), "estimated": plan.estimated, "price": plan.price,
+            "seconds": None if plan.seconds is None else round(plan.seconds, 1),
+        })  # fmt: skip
+        return
+    used = plan.usage
+    tokens = f"{'about ' if plan.estimated else ''}{used.tokens:,}"
+    cost = (
+        "unknown: the model has no list price here; give it as ?price=DOLLARS (a million tokens)"
+        if plan.price is None
+        else f"{'about ' if plan.estimated else ''}${used.dollars:,.4f} (${plan.price:g} a million tokens)"
+    )
+    time = "unknown before a first run" if plan.seconds is None else f"about {_duration(plan.seconds)}"
+    rows = {
+        "documents": f"{plan.documents:,} to embed, {plan.unchanged:,} unchanged, {plan.failed:,} unreadable",
+        "chunks": f"{plan.chunks:,}",
+        "texts": f"{used.texts:,}, {used.cached:,} of them in the cache",
+        "tokens": tokens,
+        "price": cost,
+        "time": time,
+    }
+    out = _out()
+    for name, value in rows.items():
+        out.print(Text(f"{name:<9}  ", "dim") + Text(value))
+    out.print("Nothing was written.")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _usage_json(used: Usage) -> dict[str, float]:
+    return {name: getattr(used, name) for name in used.__slots__}
+
+
+def _usage_line(used: Usage) -> str:
+    parts = [f"{used.tokens:,} tokens", f"${used.dollars:,.4f}"]
+    if used.cached:
+        parts.append(f"{used.cached / used.texts:.0%} of {_plural(used.texts, 'text')} from the cache")
+    if used.fallback:
+        parts.append(f"{_plural(used.fallback, 'text')} by the fallback")
+    return f"embedding: {', '.join(parts)}"
 
 
 def _report_json(report: _Report) -> dict[str, Any]:
@@ -144,6 +208,7 @@ def _report_json(report: _Report) -> dict[str, Any]:
         "chunks": report.chunks,
         "truncated": report.truncated,
         "pooled": report.pooled,
+        "usage": _usage_json(report.usage),
         "seconds": round(report.seconds, 3),
     }
 
@@ -176,6 +241,51 @@ def hits(query: str, hits: Sequence[Hit], json_wanted: bool) -> None:
         out.print("no hits")
     for rank, hit in enumerate(hits, 1):
         _hit(out, rank, hit)
+
+
+def answer(parts: Iterable[Any], json_wanted: bool) -> Any:
+    """Prints an answer as it comes, and returns it: the last of the parts."""
+    last: Any = None
+    out = _out()
+    streamed = False
+    for part in parts:
+        last = part
+        if isinstance(part, str) and not json_wanted:
+            print(_clean_piece(part), end="", flush=True)
+            streamed = True
+    if json_wanted:
+        as_json(last.to_json())
+        return last
+    if streamed:
+        print()
+    unsupported = [sentence for sentence in last.sentences if not sentence.supported]
+    for sentence in unsupported:
+        out.print(Text("unsupported ", "red") + Text(_clean(sentence.text)))
+    named = {citation.source for sentence in last.sentences for citation in sentence.citations}
+    shown = [source for source in last.sources if source.number in named] or list(last.sources)[:3]
+    out.print()
+    for source in shown:
+        place = Text(f"[{source.number}] ") + Text(_clean(source.document_id), "bold")
+        if source.page is not None:
+            place += Text(f"  page {source.page}", "dim")
+        out.print(place)
+        width = _width() - 4
+        for row in textwrap.wrap(_clean(source.text[: 8 * width]), width, max_lines=2, placeholder=" ..."):
+            out.print(Text(f"    {row}", "dim"))
+    word = "confidence" if last.calibrated else "confidence (not calibrated for this embedding model)"
+    line = f"{word} {last.confidence:.2f}, {last.generator}, {last.seconds:.1f} s"
+    if last.spent.requests:
+        line += f", {last.spent.input_tokens:,} + {last.spent.output_tokens:,} tokens"
+        line += f", ${last.spent.dollars:.4f}" if last.spent.dollars is not None else ", price unknown"
+    out.print(Text(line, "dim"))
+    if last.notice:
+        note(last.notice)
+    return last
+
+
+def _clean_piece(text: str) -> str:
+    """A piece of a text, spaces and line ends kept."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def _hit_json(hit: Hit) -> dict[str, Any]:

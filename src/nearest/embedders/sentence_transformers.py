@@ -22,7 +22,7 @@ from nearest.errors import InvalidInput, ModelError, TextTooLong
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-REQUIRES: Mapping[str, str] = {"sentence-transformers": ">=5,<6"}
+REQUIRES: Mapping[str, str] = {"sentence-transformers": ">=5,<7"}
 
 
 def load(

@@ -241,6 +241,17 @@ def _onward(progress: Tell | None, done: Report, files: int | None) -> Tell | No
 
 
 def _merge(total: Report, part: Report) -> None:
-    for name in ("added", "updated", "unchanged", "removed", "skipped", "chunks", "truncated", "pooled", "seconds"):
+    for name in (
+        "added",
+        "updated",
+        "unchanged",
+        "removed",
+        "skipped",
+        "chunks",
+        "truncated",
+        "pooled",
+        "usage",
+        "seconds",
+    ):
         setattr(total, name, getattr(total, name) + getattr(part, name))
     total.failed += part.failed

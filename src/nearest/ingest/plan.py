@@ -6,6 +6,7 @@ same: files, URLs, queries.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
     from nearest.ledger import Ledger
 
 
+_SAMPLE = 32  # texts
+
+
 @dataclass(slots=True)
 class Plan:
     """documents: to be embedded; unchanged, failed, chunks: as in Report. usage: of the model, with what its cache
     has. estimated: the tokens are, since the model's own tokenizer is not at hand. price: dollars a million
     tokens; None where it is unknown, and then so are the dollars. seconds: of embedding, at the rate of earlier
-    runs; None where there was none.
+    runs, or of some texts where the model costs nothing; None where neither tells.
     """
 
     documents: int = 0
@@ -61,6 +65,7 @@ class Planner:
         self._chunker = chunker
         self._fields = fields
         self._seen: set[bytes] = set()  # equal texts are embedded once
+        self._sample: list[str] = []
 
     def add(
         self,
@@ -78,7 +83,17 @@ class Planner:
         before = self._ledger.usage().get(self._embedder.name)
         if before and before["tokens"] and before["seconds"]:
             plan.seconds = plan.usage.tokens / (before["tokens"] / before["seconds"])
+        elif self._embedder.price == 0 and self._sample:
+            plan.seconds = plan.usage.tokens * self._seconds_a_token()
         return Report()
+
+    def _seconds_a_token(self) -> float:
+        """Measured on some of the texts: a model that costs nothing can be asked."""
+        self._embedder.embed_documents(self._sample[:1], truncate=True)  # loads it
+        started = time.perf_counter()
+        self._embedder.embed_documents(self._sample, truncate=True)
+        seconds = time.perf_counter() - started
+        return seconds / max(sum(len(e) for e in self._embedder.tokenizer.encode_batch_fast(self._sample)), 1)
 
     def _window(self, window: Sequence[Tagged], salt: str, truncate: bool) -> None:
         plan = self.plan
@@ -104,6 +119,7 @@ class Planner:
             keys = dict(zip(map(text_key, chunks), chunks, strict=True))
             texts += [text for key, text in keys.items() if key not in self._seen]
             self._seen |= keys.keys()
+        self._sample = self._sample or texts[:_SAMPLE]
         if texts:
             plan.usage += self._embedder.estimate(texts, truncate=truncate)
 

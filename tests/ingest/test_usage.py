@@ -1,0 +1,152 @@
+"""What embedding costs: counted, told before, and held to a budget; what a provider answered is never lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nearest
+from nearest.contract import Document, Float32, Usage
+from nearest.embedders import _cache
+from nearest.errors import BudgetExceeded, ConnectionFailed, InvalidInput, ModelError, TextsFailed, Throttled
+from tests.fakes import HashEmbedder, LineChunker
+
+DOCUMENTS = [Document(f"d{i:04}", "\n".join(f"line {i} {j} of a document" for j in range(4))) for i in range(300)]
+BOILERPLATE = "the same words under every page\n"
+
+
+class Priced(HashEmbedder):
+    """Costs a dollar a million tokens, a word a token; refuses texts with a mark, and goes away when told."""
+
+    price = 1.0
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.away_after = 10**9
+        self.asked = 0
+
+    def embed_documents(self, texts: Sequence[str], *, truncate: bool = False) -> Float32:
+        self.asked += 1
+        vectors = super().embed_documents(texts, truncate=truncate)
+        tokens = sum(len(text.split()) for text in texts)
+        self.usage += Usage(len(texts), 0, 0, 1, tokens, tokens / 1e6)
+        failed: dict[int, nearest.NearestError] = {
+            i: ModelError("refused") for i, text in enumerate(texts) if "forbidden" in text
+        }
+        if self.asked > self.away_after:
+            failed |= {i: Throttled("asked too much") for i in range(len(texts) // 2, len(texts))}
+        if failed:
+            vectors[list(failed)] = np.nan
+            raise TextsFailed(failed, vectors)
+        return vectors
+
+
+@pytest.fixture
+def embedder() -> Priced:
+    return Priced()
+
+
+@pytest.fixture
+def kb(tmp_path: Path, embedder: Priced) -> Iterator[nearest.Collection]:
+    with nearest.open(tmp_path / "kb", embedder=embedder, chunker=LineChunker()) as opened:
+        yield opened
+
+
+def test_a_run_tells_what_it_used_and_the_ledger_keeps_it(kb: nearest.Collection, embedder: Priced) -> None:
+    first = kb.add(DOCUMENTS[:100])
+    assert (first.usage.texts, first.usage.tokens) == (400, 400 * 6)
+    assert first.usage.dollars == pytest.approx(0.0024)
+    second = kb.add(DOCUMENTS[:150])
+    assert second.usage.texts == 200
+    kept = kb.info()["usage"][embedder.name]
+    assert (kept["runs"], kept["texts"], kept["tokens"]) == (2, 600, 3600)
+    assert kept["dollars"] == pytest.approx(0.0036)
+    assert kb.add(DOCUMENTS[:150]).usage == Usage()
+
+
+def test_equal_texts_of_a_run_are_embedded_once(kb: nearest.Collection, embedder: Priced) -> None:
+    documents = [Document(f"d{i}", f"{BOILERPLATE}page {i}\n") for i in range(600)]
+    report = kb.add(documents)
+    assert report.chunks == 1200
+    assert len(embedder.embedded) == 601
+    assert kb.store.count() == 1200
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_a_refused_text_costs_its_own_document_alone_and_nothing_is_asked_twice(
+    kb: nearest.Collection, embedder: Priced, pool: bool
+) -> None:
+    documents = [*DOCUMENTS[:50], Document("bad", "good line\nforbidden line"), *DOCUMENTS[50:100]]
+    report = kb.add(documents, pool=pool)
+    assert [failure.id for failure in report.failed] == ["bad"]
+    assert "refused" in report.failed[0].reason
+    assert report.added == 100
+    assert len(embedder.embedded) == len(set(embedder.embedded)) == 402
+
+
+def test_what_a_provider_answered_before_it_went_away_is_written(kb: nearest.Collection, embedder: Priced) -> None:
+    embedder.away_after = 2
+    with pytest.raises(ConnectionFailed, match="asked too much"):
+        kb.add(iter(DOCUMENTS))
+    assert 128 < kb.count() < 300  # two groups of 64 documents, and the half of a third
+    embedder.away_after = 10**9
+    report = kb.add(DOCUMENTS)
+    assert report.unchanged + report.added == 300
+    assert kb.count() == 300
+
+
+def test_a_budget_stops_before_it_is_exceeded(kb: nearest.Collection, embedder: Priced) -> None:
+    with pytest.raises(BudgetExceeded) as caught:
+        kb.add(DOCUMENTS, budget=0.004)
+    assert 0 < embedder.usage.dollars <= 0.004
+    assert caught.value.context["spent"] == pytest.approx(embedder.usage.dollars)
+    finished = kb.count()
+    assert 0 < finished < 300
+    assert kb.info()["usage"][embedder.name]["dollars"] == pytest.approx(embedder.usage.dollars)
+    report = kb.add(DOCUMENTS, budget=1.0)
+    assert (report.unchanged, report.added) == (finished, 300 - finished)
+    with pytest.raises(InvalidInput, match="budget"):
+        kb.add(DOCUMENTS, budget=-1.0)
+    embedder.price = None  # type: ignore[assignment]
+    with pytest.raises(InvalidInput, match="price"):
+        kb.add(DOCUMENTS, budget=1.0)
+
+
+def test_what_is_cached_costs_nothing(tmp_path: Path) -> None:
+    cache = _cache.connect(tmp_path / "vectors.db")
+    for name, cached in (("one", 0), ("two", 1200)):
+        embedder = _cache.Cached(Priced(), cache)
+        with nearest.open(tmp_path / name, embedder=embedder, chunker=LineChunker()) as kb:
+            report = kb.add(DOCUMENTS, budget=0.01 if not cached else 0.0)
+            assert (report.usage.texts, report.usage.cached) == (1200, cached)
+            assert (report.usage.dollars == 0) == bool(cached)
+
+
+def test_a_plan_is_what_adding_then_does(tmp_path: Path, kb: nearest.Collection, embedder: Priced) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for i in range(20):
+        (folder / f"{i}.txt").write_text(f"{BOILERPLATE}page {i} has words\n")
+    (folder / "bad.txt").write_bytes(bytes(range(256)) * 10)
+    plan = kb.plan_files(folder)
+    assert not embedder.embedded
+    assert kb.count() == 0
+    assert kb.info()["failed"] == {}
+    assert plan.seconds is None
+    report = kb.add_files(folder)
+    assert (plan.documents, plan.failed, plan.chunks) == (report.added, len(report.failed), report.chunks)
+    assert plan.usage.texts == report.usage.texts == 21
+    assert plan.usage.tokens == report.usage.tokens
+    assert plan.usage.dollars == pytest.approx(report.usage.dollars)
+    (folder / "20.txt").write_text("one more page\n")
+    again = kb.plan_files(folder)
+    assert (again.documents, again.unchanged) == (1, 20)
+    assert again.seconds is not None
+    (folder / "20.txt").unlink()
+    (folder / "19.txt").unlink()
+    kb.plan_files(folder)
+    assert kb.count() == 20  # nothing is removed either
