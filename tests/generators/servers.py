@@ -1,6 +1,7 @@
 """A local server that speaks the streamed chat APIs of OpenAI, Anthropic, Gemini, Cohere and Ollama.
 
-It misbehaves to order: faults are a queue, of which each request takes the next one. Requests are kept, so that what was sent can be checked.
+It misbehaves to order: faults are a queue, of which each request takes the next one. Requests are kept, so that
+what was sent can be checked.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def _events(path: str, pieces: list[str], body: dict[str, Any]) -> Iterator[str]
             "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": INPUT, "output_tokens": 1},
         }  # fmt: skip
         block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
-        for event in (
+        events: list[dict[str, Any]] = [
             {"type": "message_start", "message": message},
             block,
             *({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": p}} for p in pieces),
@@ -135,7 +136,8 @@ def _events(path: str, pieces: list[str], body: dict[str, Any]) -> Iterator[str]
                 "usage": {"output_tokens": OUTPUT},
             },
             {"type": "message_stop"},
-        ):
+        ]
+        for event in events:
             yield f"event: {event['type']}\n{_sse(event)}"
     elif path.endswith(":streamGenerateContent"):
         for number, piece in enumerate(pieces, 1):

@@ -130,7 +130,8 @@ class RemoteGenerator(Generator):
         if names & {"HTTPError", "TransportError"}:
             return ConnectionFailed(f"{self.name} could not be reached, or broke off ({type(error).__name__})")
         if isinstance(error, ValueError | TypeError | AttributeError | KeyError | IndexError):
-            return ConnectionFailed(f"{self.name} gave an answer that cannot be read ({type(error).__name__}: {error})"[:_SHOWN])
+            said = f"{type(error).__name__}: {error}"[:_SHOWN]
+            return ConnectionFailed(f"{self.name} gave an answer that cannot be read ({said})")
         return None
 
     # --- what the providers' files use ---------------------------------------------------------------
