@@ -15,6 +15,7 @@ from nearest.cli import main
 from nearest.contract import Embedder
 from nearest.errors import CollectionDamaged, ConnectionFailed, DiskFull, MissingDependency, ModelError, ReadOnly
 from tests.cli import fake
+from tests.fakes import HashEmbedder
 
 
 class Ran(NamedTuple):
@@ -94,10 +95,33 @@ def test_add_search_get_rm(run: Run, docs: Path) -> None:
 def test_what_add_prints_as_json(run: Run, docs: Path) -> None:
     report = run("add", docs, "--json").data
     assert report.pop("seconds") >= 0
+    assert set(report.pop("usage")) == {"texts", "cached", "fallback", "requests", "tokens", "dollars"}
     assert report == {
         "collection": "./.nearest", "added": 2, "updated": 0, "unchanged": 0, "removed": 0, "skipped": 0,
         "failed": [], "chunks": 2, "truncated": 0, "pooled": 0,
     }  # fmt: skip
+
+
+def test_a_dry_run_tells_what_would_be_done_and_does_nothing(run: Run, docs: Path) -> None:
+    told = run("add", docs, "--dry-run")
+    assert told.code == 0
+    assert "2 to embed, 0 unchanged, 0 unreadable" in told.out
+    assert "Nothing was written." in told.out
+    assert not Path(".nearest").exists()
+    run("add", docs)
+    (docs / "new.txt").write_text("three more words")
+    plan = run("add", docs, "--dry-run", "--json").data
+    assert (plan["documents"], plan["unchanged"], plan["chunks"], plan["usage"]["tokens"]) == (1, 2, 1, 3)
+    assert run("info", "--json").data["documents"] == 2
+
+
+def test_a_budget_that_does_not_suffice_is_exit_code_2(run: Run, docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HashEmbedder, "price", 1000.0)
+    ran = run("add", docs, "--budget", "0.001")
+    assert ran.code == 2
+    assert "run it again with a larger budget" in ran.err
+    assert run("info", "--json").data["documents"] == 0
+    assert run("add", docs, "--budget", "10").code == 0
 
 
 def test_a_document_that_fails_is_exit_code_1_and_the_others_are_added(run: Run, docs: Path) -> None:

@@ -23,9 +23,10 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 
 from nearest.contract import Embedder, Float32, Usage
-from nearest.embedders._remote import check_texts, client
+from nearest.embedders._remote import check_texts
 from nearest.encoder import files
 from nearest.errors import InvalidInput, TextsFailed
+from nearest.remote import client
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -5,38 +5,29 @@ A provider's file says how one request is made (`_request`) and what its client 
 
 from __future__ import annotations
 
-import contextlib
-import email.utils
 import functools
 import hashlib
-import importlib
-import os
 import re
 import threading
-import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import numpy as np
 
+from nearest import remote
 from nearest.contract import Embedder, Float32, Usage, canonical_json
 from nearest.embedders import _registry, _tokens
 from nearest.embedders._batching import Answer, Limits, Sender
 from nearest.errors import (
-    AccessDenied,
     ConnectionFailed,
     InvalidInput,
-    MissingDependency,
     ModelError,
     ModelMismatch,
     NearestError,
     TextsFailed,
     TextTooLong,
-    Throttled,
-    TimedOut,
     UnsupportedError,
 )
 
@@ -90,7 +81,7 @@ class RemoteEmbedder(Embedder):
         if not timeout > 0:
             raise InvalidInput(f"timeout must be above 0 (seconds), got {timeout!r}")
         if base_url is not None:
-            _check_url(base_url)
+            remote.check_url(base_url)
         self.name = named(f"{self.provider}:{model}", options)
         self.model = model
         self.max_tokens = max_tokens or (known.max_tokens if known else DEFAULT_LIMIT)
@@ -284,41 +275,14 @@ class RemoteEmbedder(Embedder):
 
     def _key(self) -> str:
         """From the environment; it is kept nowhere."""
-        key = os.environ.get(self._key_env, "").strip()
-        if not key:
-            raise AccessDenied(f"{self.name} needs an API key; put it in the environment variable {self._key_env}")
-        return key
+        return remote.key(self.name, self._key_env)
 
-    def _status(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> NearestError:
+    def _status(self, code: int, message: str, headers: Mapping[str, str] | None = None) -> NearestError:
         """What an HTTP status means."""
-        said = self._clean(message)
-        if status in (401, 403):
-            where = self._key_env or "its environment variable (api_key_env=NAME says which)"
-            return AccessDenied(f"{self.name} refused the API key, or lacks the right ({status}); check {where}")
-        if status == 404:
-            return UnsupportedError(f"{self.name}: there is no such model, or no such address ({status}): {said}")
-        if status == 429:
-            return Throttled(f"{self.name} is asked too much: {said}", retry_after=retry_after(headers or {}))
-        if status in (408, 504):
-            return TimedOut(f"{self.name} did not answer in time ({status})")
-        if status >= 500 or status == 409:
-            return ConnectionFailed(f"{self.name} failed ({status}): {said}", retry_after=retry_after(headers or {}))
-        if _TOO_LONG.search(message):
-            return TextTooLong(f"{self.name} found a text too long: {said}", limit=self.max_tokens)
-        return ModelError(f"{self.name} refused ({status}): {said}")
-
-    def _clean(self, message: str) -> str:
-        key = os.environ.get(self._key_env, "").strip() if self._key_env else ""
-        return (message.replace(key, "***") if key else message).strip()[:300]
-
-
-def client(module: str, extra: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingDependency(
-            f"{extra} models need its client; run: pip install 'nearest[{extra}]'", extra=extra
-        ) from error
+        error = remote.status(self.name, code, message, headers or {}, self._key_env)
+        if isinstance(error, ModelError) and _TOO_LONG.search(message):
+            return TextTooLong(str(error), limit=self.max_tokens)
+        return error
 
 
 def check_texts(texts: Sequence[str]) -> None:
@@ -336,34 +300,10 @@ def check_texts(texts: Sequence[str]) -> None:
             raise InvalidInput(f"text {i} holds a lone surrogate; decode it with the right encoding") from None
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, by Retry-After (RFC 9110: seconds or a date) or retry-after-ms; None where neither says."""
-    low = {name.lower(): value for name, value in headers.items()}
-    with contextlib.suppress(KeyError, ValueError):
-        return max(float(low["retry-after-ms"]) / 1000, 0.0)
-    said = low.get("retry-after", "")
-    with contextlib.suppress(ValueError):
-        return max(float(said), 0.0)
-    with contextlib.suppress(ValueError, TypeError):
-        return max(email.utils.parsedate_to_datetime(said).timestamp() - time.time(), 0.0)
-    return None
-
-
 def named(name: str, options: Mapping[str, Any]) -> str:
     """`provider:model?option=value`: what opening the collection again needs, and no secret."""
     some = [f"{key}={quote(str(value), safe='/:')}" for key, value in sorted(options.items()) if value is not None]
     return f"{name}?{'&'.join(some)}" if some else name
-
-
-def _check_url(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidInput("base_url must be the address of a server, such as http://localhost:8000/v1")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise InvalidInput(
-            "base_url holds a user, a password or parameters, and is kept with the collection; put the key in an "
-            "environment variable and name that: api_key_env=NAME"
-        )
 
 
 def _unit(vectors: Float32) -> Float32:

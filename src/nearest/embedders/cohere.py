@@ -13,8 +13,9 @@ import numpy as np
 
 from nearest.contract import Float32
 from nearest.embedders._batching import Answer, Limits
-from nearest.embedders._remote import Kind, RemoteEmbedder, client
+from nearest.embedders._remote import Kind, RemoteEmbedder
 from nearest.errors import ConnectionFailed, InvalidInput, NearestError, TimedOut
+from nearest.remote import client
 
 if TYPE_CHECKING:
     import cohere
@@ -78,7 +79,7 @@ class CohereEmbedder(RemoteEmbedder):
     def _client(self) -> cohere.ClientV2:
         with self._lock:
             if self._made is None:
-                key = self._key() if self._key_env else "none"
+                key = self._key()
                 address = {"base_url": self._base_url} if self._base_url else {}
                 self._made = client("cohere", "cohere").ClientV2(key, timeout=self._timeout, **address)
             return self._made

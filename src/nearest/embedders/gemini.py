@@ -15,8 +15,9 @@ import numpy as np
 from nearest.contract import Float32
 from nearest.embedders import _registry
 from nearest.embedders._batching import Answer, Limits
-from nearest.embedders._remote import Kind, RemoteEmbedder, client
+from nearest.embedders._remote import Kind, RemoteEmbedder
 from nearest.errors import ConnectionFailed, InvalidInput, NearestError, TimedOut
+from nearest.remote import client
 
 if TYPE_CHECKING:
     from google import genai
@@ -81,7 +82,7 @@ class GeminiEmbedder(RemoteEmbedder):
     def _client(self) -> genai.Client:
         with self._lock:
             if self._made is None:
-                key = self._key() if self._key_env else "none"
+                key = self._key()
                 # One attempt: what is repeated, and when, is decided in `_batching`.
                 http: dict[str, Any] = {"timeout": int(self._timeout * 1000), "retry_options": {"attempts": 1}}
                 if self._base_url:

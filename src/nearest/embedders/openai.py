@@ -16,8 +16,9 @@ import numpy as np
 
 from nearest.contract import Float32
 from nearest.embedders._batching import Answer, Limits
-from nearest.embedders._remote import Kind, RemoteEmbedder, client
+from nearest.embedders._remote import Kind, RemoteEmbedder
 from nearest.errors import AccessDenied, ConnectionFailed, NearestError, TimedOut
+from nearest.remote import client
 
 if TYPE_CHECKING:
     import openai
@@ -80,7 +81,7 @@ class OpenAIEmbedder(RemoteEmbedder):
     def _client(self) -> openai.OpenAI:
         with self._lock:
             if self._made is None:
-                key = self._key() if self._key_env else "none"
+                key = self._key()
                 self._made = client("openai", "openai").OpenAI(
                     api_key=key, base_url=self._base_url, timeout=self._timeout, max_retries=0
                 )

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nearest.contract import Embedder, Float32, Usage, canonical_json
-from nearest.embedders._remote import check_texts, client, named
+from nearest.embedders._remote import check_texts, named
 from nearest.errors import InvalidInput, ModelError, TextTooLong
+from nearest.remote import client
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
