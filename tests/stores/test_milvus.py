@@ -476,6 +476,24 @@ def test_what_is_asked_of_the_server_is_narrow(file: str) -> None:
             assert Residual(store).count(where) == store.count(bound)
 
 
+@pytest.mark.parametrize("terms", ["text", "array"])
+def test_bounds_at_the_ends_of_what_a_column_holds(file: str, terms: str) -> None:
+    schema = Schema(vectors={"dense": VectorSpec(4)}, fields={"n": "integer", "x": "float"})
+    ends: dict[str, list[Any]] = {
+        "n": [2**63 - 1, -(2**63), 0, None, [None], [], [None, -(2**63)], [0, 2**63 - 1]],
+        "x": [sys.float_info.max, -sys.float_info.max, 0.5, None, [None], [], [None, -1e308], 2**63 - 1],
+    }
+    payloads = [{name: value} for name, values in ends.items() for value in values]
+    bounds = [2**63 - 1, -(2**63), 2.0**63, -(2.0**63), 1e308, -1e308, sys.float_info.max, -sys.float_info.max, 0]
+    with Residual(stores.connect(f"{file}?terms={terms}", schema)) as store:
+        store.upsert([plain(i, payload) for i, payload in enumerate(payloads)])
+        for name, op, bound in itertools.product(ends, filters.ORDER_OPS, bounds):
+            for where in ({name: {op: bound}}, {"$not": {name: {op: bound}}}):
+                condition = filters.parse(where)
+                expected = {f"r{i:03}" for i, payload in enumerate(payloads) if filters.evaluate(condition, payload)}
+                assert {record.id for record in store.scan(where=where).records} == expected, where
+
+
 def test_fusion_by_milvus_is_fusion_by_us(file: str) -> None:
     schema = Schema(vectors={"dense": VectorSpec(4)}, text="body")
     with stores.connect(file, schema) as store:

@@ -261,8 +261,9 @@ class Columns:
                 text = self._present(path, ("text", "date"))
                 return f"({element}) or (({text}) and payload like {quoted(f'%{pattern}%')})"
         known = self._range(comparison)
-        present = self._present(path, ("date",) if isinstance(value, str) else ("number",))
-        return present if known is None else self._ordered(known, comparison, present)
+        if known is None:
+            return self._present(path, ("date",) if isinstance(value, str) else ("number",))
+        return self._ordered(known, comparison)
 
     def _present(self, path: str, kinds: Iterable[str]) -> str:
         """A value of one of these types is there; of a declared field, any value."""
@@ -290,9 +291,11 @@ class Columns:
         return f"array_contains_any({column}, {json.dumps(terms)})"
 
     @staticmethod
-    def _ordered(known: tuple[str, str, str], comparison: Comparison, present: str) -> str:
+    def _ordered(known: tuple[str, str, str], comparison: Comparison) -> str:
         """On the greatest value for above, on the least for below; what all values satisfy asks for presence alone."""
         kind, low, high = known
+        most: Any = _HUGE if kind == "float" else _INT64[-1]
+        present = f"({low} < {most!r} or {high} > {-most!r})"  # null in a list has no bounds
         op, bound = comparison.op, comparison.value
         above = op in ("$gt", "$gte")
         if kind == "float":
