@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
+import numpy as np
 from numpy.typing import ArrayLike
 
-from nearest import chunkers, embedders, filters, layers, readers, stores
+from nearest import chunkers, embedders, filters, layers, readers, rerankers, stores
 from nearest.contract import (
     Chunker,
     Document,
     Embedder,
     FieldKind,
+    Float32,
     FusionMethod,
-    Hit,
     IndexParams,
     Mark,
     Record,
+    Reranker,
     Schema,
     Store,
     VectorSpec,
@@ -39,7 +42,7 @@ from nearest.filters import And, Comparison, Filter
 from nearest.ingest import Plan, Progress, Report, Writer, files, sql
 from nearest.ingest.write import Tagged, check_all
 from nearest.location import Location
-from nearest.search import Mode, Searcher
+from nearest.search import Examples, Expand, Group, Highlight, Hits, Mode, Refinement, Searcher, highlight
 
 if TYPE_CHECKING:
     from nearest.answer import Answer, Answerer, Conversation
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from nearest.demo import Demo
     from nearest.evaluate import Evaluation, Stage
     from nearest.ledger import Ledger
+    from nearest.stores._bm25 import Analyzer
 
 DEFAULT_EMBEDDER = "local:all-MiniLM-L6-v2"
 DEFAULT_CHUNKER = "recursive"
@@ -287,6 +291,7 @@ class Collection:
         self._fields: dict[str, FieldKind] = {
             path.removeprefix(prefix): kind for path, kind in store.schema.fields.items() if path.startswith(prefix)
         }
+        self._rerankers: dict[str, Reranker] = {}
         self._searcher = Searcher(store, self._visibility, lambda: self.embedder)
         # A ledger that was not opened has nothing to repair.
         self.repaired: list[str] = []
@@ -490,17 +495,47 @@ class Collection:
         vector: ArrayLike | None = None,
         candidates: int = 100,
         ef: int | None = None,
+        like: str | Sequence[str] = (),
+        unlike: str | Sequence[str] = (),
+        expand: Expand | None = None,
+        rerank: str | Reranker | None = None,
+        rerank_candidates: int = 50,
+        rerank_seconds: float | None = None,
+        min_score: float | None = None,
+        group_by: Group | None = None,
+        diversity: float = 0.0,
+        after: str | None = None,
         explain: bool = True,
-    ) -> list[Hit]:
+    ) -> Hits:
         """At most k hits (chunks) by falling score.
 
         mode: dense (meaning), lexical (BM25), or hybrid, which fuses the `candidates` best of both.
         vector: float32 (d,), used instead of embedding the query. Each hit's `explain` tells its rank and score
-        in every part that found it; explain=False leaves it out. Raises InvalidQuery or InvalidFilter.
+        in every part that found it, and that of the answer the time of each stage, see `Hits`; explain=False leaves
+        both out. Raises InvalidQuery or InvalidFilter.
+
+        like, unlike: ids of documents, or of chunks (`document#ordinal`), that move the query's vector towards
+        them and away (see `search.feedback`), or stand for it where there is no query; none of them is found.
+        expand: a function from the query to other wordings of it, which are searched as well and fused with it.
+
+        Then, in this order. rerank: a model, `provider:model`, that judges the `rerank_candidates` best, or k if that
+        is more; scores are then its own. With rerank_seconds, a model that takes longer, or cannot be reached, costs
+        the reranking alone: the order and scores of the first stage are returned, marked in `explain`. min_score:
+        leaves out what is below. group_by="document": the best chunk of each of k documents. diversity, 0 to 1: how
+        much likeness to better hits costs (MMR); the order is then no longer by score.
+
+        after: for pages, "" and then the last page's `Hits.after`, until that is None. Pages are cut from one ranking
+        of the `candidates` best (`rerank_candidates` with rerank): while no document changes, they give it whole,
+        each hit once. While documents change, each page is of one state of the collection, and goes on after the
+        last hit of the page before, wherever that stands now: a hit that fell since may come again, one that rose may
+        be missed.
         """
+        how = self._refinement(rerank, rerank_candidates, rerank_seconds, min_score, group_by, diversity, after)
         return self._searcher.search_many(
             [query], k=k, where=where, mode=mode, fusion=fusion, candidates=candidates, ef=ef, explain=explain,
-            vectors=None if vector is None else [vector],
+            vectors=None if vector is None else [vector], refinement=how,
+            examples=self._examples(like, unlike, query is not None or vector is not None) if like or unlike else None,
+            expand=expand,
         )[0]  # fmt: skip
 
     def search_many(
@@ -514,9 +549,18 @@ class Collection:
         vectors: Sequence[ArrayLike] | None = None,
         candidates: int = 100,
         ef: int | None = None,
+        rerank: str | Reranker | None = None,
+        rerank_candidates: int = 50,
+        rerank_seconds: float | None = None,
+        min_score: float | None = None,
+        group_by: Group | None = None,
+        diversity: float = 0.0,
         explain: bool = True,
-    ) -> list[list[Hit]]:
-        """`search` for many queries at once: one pass of the model, one round trip to the store."""
+    ) -> Sequence[Hits]:
+        """`search` for many queries at once: one pass of the model, one round trip to the store.
+
+        rerank_seconds: for each query.
+        """
         if isinstance(queries, str):
             raise InvalidQuery("queries must be a list of strings, got one string; use search")
         if vectors is not None and len(vectors) != len(queries):
@@ -524,7 +568,86 @@ class Collection:
         return self._searcher.search_many(
             list(queries), k=k, where=where, mode=mode, fusion=fusion, candidates=candidates, ef=ef, explain=explain,
             vectors=vectors,
+            refinement=self._refinement(rerank, rerank_candidates, rerank_seconds, min_score, group_by, diversity),
         )  # fmt: skip
+
+    def _refinement(
+        self,
+        rerank: str | Reranker | None,
+        candidates: int,
+        seconds: float | None,
+        min_score: float | None,
+        group_by: Group | None,
+        diversity: float,
+        after: str | None = None,
+    ) -> Refinement:
+        if isinstance(rerank, str):
+            if rerank not in self._rerankers:  # a model is loaded once
+                self._rerankers[rerank] = rerankers.load(rerank)
+            rerank = self._rerankers[rerank]
+        return Refinement(rerank, candidates, seconds, min_score, group_by, diversity, after)
+
+    def _examples(self, like: str | Sequence[str], unlike: str | Sequence[str], queried: bool) -> Examples:
+        """The vectors of documents (the mean of their chunks') and chunks, and the records that these are."""
+        sides = [[side] if isinstance(side, str) else list(side) for side in (like, unlike)]
+        if not sides[0] and not queried:
+            raise InvalidQuery("unlike needs something to move away from it: a query, a vector or like")
+        named = [(name, *name.rpartition("#")[::2]) for side in sides for name in side]
+        known = self.ledger.record_ids({part for name, document, _ in named for part in (name, document) if part})
+        ids: dict[str, list[str]] = {}
+        for name, document, ordinal in named:
+            ids[name] = list(known.get(name) or ())
+            if not ids[name] and ordinal.isdecimal():
+                ids[name] = list(known.get(document) or ())[int(ordinal) :][:1]
+            if not ids[name]:
+                raise InvalidQuery(f"{name!r} is the id of no document and no chunk here")
+        wanted = {record for some in ids.values() for record in some}
+        vectors = {record.id: record.vectors["dense"] for record in self.store.get(wanted, with_vectors=True)}
+
+        def rows(side: list[str]) -> Float32:
+            means = [np.mean([vectors[i] for i in ids[name] if i in vectors], axis=0) for name in side]
+            unit = [mean / (np.linalg.norm(mean) or 1.0) for mean in means]
+            return np.array(unit, np.float32).reshape(len(side), self.store.schema.vectors["dense"].dim)
+
+        return Examples(rows(sides[0]), rows(sides[1]), frozenset(wanted))
+
+    def facets(
+        self, field: str, *, where: Mapping[str, Any] | Filter | None = None, k: int = 10
+    ) -> list[tuple[Any, int]]:
+        """The k most frequent values of a metadata field among the documents that satisfy a condition, with counts.
+
+        Exact: each such document is read, its text included. Dots reach into objects; of a list each different
+        element counts once; null, missing values and objects do not count. Ties by value.
+        """
+        if not field or not all(field.split(".")):
+            raise InvalidQuery(f"field {field!r} has an empty part")
+        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+            raise InvalidQuery(f"k must be a positive integer, got {k!r}")
+        path = tuple(field.split("."))
+        counts: Counter[tuple[bool, Any]] = Counter()
+        for record in self.store.scan_all(where=self._first(where)):
+            if record.id not in self._visibility.hidden:
+                value = filters.resolve(record.metadata, path)
+                items = value if isinstance(value, list | tuple) else [value]
+                # True is no 1 here, though it equals it in Python.
+                counts.update({(isinstance(item, bool), item) for item in items if isinstance(item, str | int | float)})
+        ranked = sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0][1]), pair[0][0]))
+        return [(value, count) for (_, value), count in ranked[:k]]
+
+    def highlight(self, query: str, text: str, *, sentences: int = 2) -> Highlight:
+        """Where a text, such as a hit's, speaks of the query: spans of the shared words and of the best sentences.
+
+        Words are compared as BM25 does in the collection's language: by their stems, without stop words.
+        """
+        from nearest.answer.sentences import spans
+
+        return highlight(query, text, terms=self._analyzer.terms, sentences=spans, best=sentences)
+
+    @cached_property
+    def _analyzer(self) -> Analyzer:
+        from nearest.stores._bm25 import Analyzer
+
+        return Analyzer(self.store.schema.language)
 
     def ask(
         self,

@@ -597,6 +597,24 @@ class Store(ABC):
                     f"this store cannot evaluate {node.op} on {path!r} exactly; "
                     "wrap it in layers.residual.Residual to complete it", op=node.op, path=path)  # fmt: skip
 
+    def plan(self, query: Query) -> dict[str, list[str]]:
+        """What of a query this store runs itself (`native`) and what is done above it (`completed`).
+
+        The names of its parts (see `explain_parts`), `fusion`, `where`; of a condition that is completed, each
+        comparison: `where metadata.title $contains`. For people: nothing is decided by it.
+        """
+        find = query.find
+        if isinstance(find, Fused):
+            native = list(dict.fromkeys(part_name(part) for part in find.parts))
+            fuses = "native_fusion" in self.capabilities
+            completed = [] if fuses else ["fusion"]
+            native += ["fusion"] if fuses else []
+        else:
+            native, completed = [part_name(find)], []
+        if query.where is not None:
+            native.append("where")
+        return {"native": native, "completed": completed}
+
     def check_query(self, query: Query) -> Query:
         """The query with its vectors as float32 and its condition parsed.
 

@@ -43,6 +43,9 @@ class Layer(Store):
     def check_filter(self, condition: Filter | None) -> None:
         self.inner.check_filter(condition)
 
+    def plan(self, query: Query) -> dict[str, list[str]]:
+        return self.inner.plan(query)
+
     def close(self) -> None:
         self.inner.close()
 

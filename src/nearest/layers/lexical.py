@@ -123,6 +123,14 @@ class Lexical(Layer):
 
     # --- searching ---
 
+    def plan(self, query: Query) -> dict[str, list[str]]:
+        plan = self.inner.plan(query)
+        above = [name for name in ("lexical", "fusion") if name in plan["native"]]
+        if "lexical" not in above:
+            return plan
+        native = [name for name in plan["native"] if name not in above]
+        return {"native": native, "completed": list(dict.fromkeys([*above, *plan["completed"]]))}
+
     def _search_many(self, queries: list[Query]) -> list[list[Hit]]:
         answers: list[list[Hit]] = [[] for _ in queries]
         texts = [i for i, query in enumerate(queries) if isinstance(query.find, Text)]

@@ -28,6 +28,19 @@ class Residual(Layer):
     def check_filter(self, condition: Filter | None) -> None:
         return
 
+    def plan(self, query: Query) -> dict[str, list[str]]:
+        plan = self.inner.plan(query)
+        every = list(filters.comparisons(query.where))
+        lacking = [node for node in every if self.inner.filter_support(node) != "exact"]
+        if not lacking:
+            return plan
+        # Fusion goes with it, see `_search_many`; of the condition the store runs the rest.
+        above = {"fusion"} | ({"where"} if len(lacking) == len(every) else set())
+        native = [name for name in plan["native"] if name not in above]
+        fusion = ["fusion"] if "fusion" in plan["native"] else []
+        told = [f"where {'.'.join(node.path)} {node.op}" for node in lacking]
+        return {"native": native, "completed": [*plan["completed"], *fusion, *told]}
+
     def _delete_where(self, where: Filter) -> None:
         bound, exact = filters.upper_bound(where, self.inner.filter_support)
         if exact:

@@ -1,5 +1,21 @@
 """The read path: a question to hits, from one consistent state of the collection."""
 
-from nearest.search.search import FUSIONS, MODES, Mode, Searcher
+from nearest.search.feedback import Examples
+from nearest.search.highlight import Highlight, highlight
+from nearest.search.hits import Hits
+from nearest.search.refine import Group, Refinement
+from nearest.search.search import FUSIONS, MODES, Expand, Mode, Searcher
 
-__all__ = ["FUSIONS", "MODES", "Mode", "Searcher"]
+__all__ = [
+    "FUSIONS",
+    "MODES",
+    "Examples",
+    "Expand",
+    "Group",
+    "Highlight",
+    "Hits",
+    "Mode",
+    "Refinement",
+    "Searcher",
+    "highlight",
+]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from nearest import filters
@@ -13,11 +16,18 @@ from nearest.contract import MAX_K, Dense, Embedder, Fused, FusionMethod, Hit, Q
 from nearest.errors import InvalidQuery
 from nearest.filters import Filter
 from nearest.ledger import Visibility
+from nearest.search.feedback import Examples
+from nearest.search.hits import Hits
+from nearest.search.refine import Refined, Refinement, refine
 
 Mode = Literal["dense", "lexical", "hybrid"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 FUSIONS: tuple[FusionMethod, ...] = get_args(FusionMethod)
+Expand = Callable[[str], Sequence[str]]
+"""A query to other wordings of it, none or several."""
 _ATTEMPTS = 3
+_PLAIN = Refinement()
+_NONE: frozenset[str] = frozenset()
 
 
 class Searcher:
@@ -40,51 +50,140 @@ class Searcher:
         candidates: int,
         ef: int | None,
         explain: bool,
-    ) -> list[list[Hit]]:
-        """One list of hits a text, in their order. vectors: given instead of embedding the texts."""
+        refinement: Refinement = _PLAIN,
+        examples: Examples | None = None,
+        expand: Expand | None = None,
+    ) -> list[Hits]:
+        """The hits of each text, in their order. vectors: given instead of embedding the texts.
+
+        examples: move every query's vector, and may stand alone. expand: its wordings are searched along with
+        each text, and count together as much as the text itself.
+        """
         if mode not in MODES:
             raise InvalidQuery(f"mode must be {', '.join(MODES)}, got {mode!r}")
         for i, text in enumerate(texts):
             if text is None:
-                if vectors is None or mode == "lexical":
+                if (vectors is None and examples is None) or mode == "lexical":
                     raise InvalidQuery("a query needs a text" + (", or a vector" if mode != "lexical" else ""))
+                if refinement.rerank is not None or expand is not None:
+                    raise InvalidQuery("rerank and expand need the text of the query")
             elif not isinstance(text, str) or not text.strip():
                 raise InvalidQuery(f"query {i}: the text is empty" if len(texts) > 1 else "the query text is empty")
         if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= MAX_K:
             raise InvalidQuery(f"k must be an integer from 1 to {MAX_K}, got {k!r}")
+        if examples is not None and mode == "lexical":
+            raise InvalidQuery("examples are compared by their vectors; mode must be dense or hybrid")
+        plain = refinement.nothing
+        if not plain:
+            refinement.check()
         condition = filters.under(filters.parse(where), "metadata")
         if not texts:
             return []
-        if vectors is None and mode != "lexical":
-            asked = [text or "" for text in texts]
+        started = time.perf_counter()
+        wordings = [[text, *(_wordings(text, expand) if expand and text else ())] for text in texts]
+        embedded = self._vectors(wordings, mode, vectors, examples)
+        depth = k if plain else refinement.depth(k, candidates)
+        with_vectors = not plain and refinement.vectors(self._store.schema)
+        queries = [
+            Query(_find(some, rows, mode, fusion, candidates), depth, condition,
+                  ef=ef, explain=explain, with_vectors=with_vectors)
+            for some, rows in zip(wordings, embedded, strict=True)
+        ]  # fmt: skip
+        asked = time.perf_counter()
+        excluded = _NONE if examples is None else examples.records
+        answers = self._visible(queries, excluded)
+        found = time.perf_counter()
+        told: list[Hits] = []
+        for text, query, hits in zip(texts, queries, answers, strict=True):
+            seconds = {"embed": asked - started, "retrieve": found - asked}
+            done = None if plain else self._refined(refinement, text, query, hits, k, excluded, seconds)
+            facts: dict[str, Any] | None = None
+            if explain:
+                facts = {"mode": mode, **self._store.plan(query), **(done.facts if done else {}), "seconds": seconds}
+            extra = done.told if done else {}
+            single = not isinstance(query.find, Fused)
+            told.append(
+                Hits(
+                    [
+                        _present(rank, hit, mode, explain, single, extra.get(hit.id))
+                        for rank, hit in enumerate(done.hits if done else hits, 1)
+                    ],
+                    facts,
+                    done.after if done else None,
+                )
+            )
+        return told
+
+    def _vectors(
+        self,
+        wordings: Sequence[Sequence[str | None]],
+        mode: Mode,
+        vectors: Sequence[ArrayLike] | None,
+        examples: Examples | None,
+    ) -> list[list[ArrayLike | None]]:
+        """A vector for each wording of each query; None where none is needed, or none is given."""
+        if mode == "lexical":
+            return [[None] * len(some) for some in wordings]
+        asked = [
+            (i, j, text)
+            for i, some in enumerate(wordings)
+            for j, text in enumerate(some)
+            if text is not None and (vectors is None or j > 0)
+        ]
+        rows: list[list[ArrayLike | None]] = [[None] * len(some) for some in wordings]
+        if asked:
             # A question longer than the model's limit is answered by its beginning.
             embedder = self._embedder()
-            vectors = (
-                [embedder.embed_query(asked[0], truncate=True)]
-                if len(asked) == 1
-                else list(embedder.embed_queries(asked, truncate=True))
+            texts = [text for _, _, text in asked]
+            made: Iterable[ArrayLike] = (
+                [embedder.embed_query(texts[0], truncate=True)]
+                if len(texts) == 1
+                else embedder.embed_queries(texts, truncate=True)
             )
-        queries = [
-            Query(_find(text, vectors[i] if vectors is not None else None, mode, fusion, candidates), k, condition,
-                  ef=ef, explain=explain)
-            for i, text in enumerate(texts)
-        ]  # fmt: skip
-        return [
-            [_present(rank, hit, mode, explain) for rank, hit in enumerate(hits, 1)] for hits in self._visible(queries)
-        ]
+            for (i, j, _), row in zip(asked, made, strict=True):
+                rows[i][j] = row
+        if vectors is not None:
+            for some, vector in zip(rows, vectors, strict=True):
+                some[0] = vector
+        if examples is not None:
+            rows = [[examples.move(row) for row in some] for some in rows]
+        return rows
 
-    def _visible(self, queries: list[Query]) -> list[list[Hit]]:
+    def _refined(
+        self,
+        how: Refinement,
+        text: str | None,
+        query: Query,
+        hits: list[Hit],
+        k: int,
+        excluded: frozenset[str],
+        seconds: dict[str, float],
+    ) -> Refined:
+        """Refined, from a deeper ranking where the groups of this one do not fill the answer."""
+        key = "" if how.after is None else _key(query, how)
+        while True:
+            done = refine(how, text, hits, k, query.k, key)
+            for stage, spent in done.seconds.items():
+                seconds[stage] = seconds.get(stage, 0.0) + spent
+            if how.group_by is None or not done.more:
+                return done
+            started = time.perf_counter()
+            query = replace(query, k=min(4 * query.k, MAX_K))
+            hits = self._visible([query], excluded)[0]
+            seconds["retrieve"] += time.perf_counter() - started
+
+    def _visible(self, queries: list[Query], excluded: frozenset[str]) -> list[list[Hit]]:
         """Hits of committed versions only: the old one or the new one of a document that is being updated."""
         for _ in range(_ATTEMPTS):
             self._visibility.refresh()
             epoch, hidden = self._visibility.epoch, self._visibility.hidden
-            answers = self._once(queries, hidden)
+            answers = self._once(queries, hidden | excluded if excluded else hidden)
             self._visibility.refresh()
             # New records may come, and old ones go, only while they are hidden and after the epoch has moved.
             if self._visibility.epoch == epoch and self._visibility.hidden is hidden:
                 return answers
         with self._visibility.mutex:
-            return self._once(queries, self._visibility.hidden)
+            return self._once(queries, self._visibility.hidden | excluded)
 
     def _once(self, queries: list[Query], hidden: frozenset[str]) -> list[list[Hit]]:
         if not hidden:
@@ -97,14 +196,48 @@ class Searcher:
         ]
 
 
+def _wordings(text: str, expand: Expand) -> list[str]:
+    """The other wordings, each once."""
+    said = expand(text)
+    if isinstance(said, str) or not all(isinstance(other, str) and other.strip() for other in said):
+        raise InvalidQuery(f"expand must return a list of texts, got {said!r}")
+    return [other for other in dict.fromkeys(said) if other != text]
+
+
 def _find(
-    text: str | None, vector: ArrayLike | None, mode: Mode, fusion: FusionMethod, candidates: int
+    texts: Sequence[str | None],
+    vectors: Sequence[ArrayLike | None],
+    mode: Mode,
+    fusion: FusionMethod,
+    candidates: int,
 ) -> Dense | Text | Fused:
-    if mode == "lexical" or vector is None:
-        return Text(text or "")
-    if mode == "dense" or text is None:
-        return Dense(vector)
-    return Fused((Dense(vector), Text(text)), fusion, candidates=candidates)
+    """For the wordings of one query, the user's own first."""
+    parts: list[Dense | Text] = []
+    weights: list[float] = []
+    for i, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
+        some: list[Dense | Text] = [] if vector is None else [Dense(vector)]
+        if text is not None and mode != "dense":
+            some.append(Text(text))
+        parts += some
+        weights += [1.0 if i == 0 else 1.0 / (len(texts) - 1)] * len(some)
+    if len(parts) == 1:
+        return parts[0]
+    return Fused(tuple(parts), fusion, tuple(weights) if len(texts) > 1 else None, candidates=candidates)
+
+
+def _key(query: Query, how: Refinement) -> str:
+    """Equal for the pages of one search, and different for another's."""
+    find = query.find
+    parts = find.parts if isinstance(find, Fused) else (find,)
+    said = hashlib.sha256()
+    for part in parts:
+        said.update(np.asarray(part.vector, np.float32).tobytes() if isinstance(part, Dense) else repr(part).encode())
+    settings = (
+        (find.method, find.weights, find.candidates) if isinstance(find, Fused) else (), query.k, query.where,
+        how.rerank and how.rerank.name, how.rerank_candidates, how.min_score, how.group_by, how.diversity,
+    )  # fmt: skip
+    said.update(repr(settings).encode())
+    return said.hexdigest()[:16]
 
 
 def _widen(query: Query, by: int) -> Query:
@@ -114,12 +247,18 @@ def _widen(query: Query, by: int) -> Query:
     return replace(query, find=find, k=min(query.k + by, MAX_K))
 
 
-def _present(rank: int, hit: Hit, mode: Mode, explain: bool) -> Hit:
-    """A hit under its chunk's own id, `document#ordinal`, and how it came to its place."""
+def _present(rank: int, hit: Hit, mode: Mode, explain: bool, single: bool, extra: Mapping[str, Any] | None) -> Hit:
+    """A hit under its chunk's own id, `document#ordinal`, and how it came to its place.
+
+    single: the query had one part. extra: what the refinement tells of the hit.
+    """
     payload = hit.payload
     told: dict[str, Any] | None = None
     if explain:
         told = {"mode": mode, **(hit.explain or {})}
-        if mode != "hybrid":
-            told[mode] = {"rank": rank, "score": hit.score}
+        if single and mode != "hybrid":
+            first = (extra or {}).get("first") or {"rank": rank, "score": hit.score}
+            told[mode] = first
+        if extra:
+            told |= extra
     return Hit(f"{payload['document_id']}#{payload['chunk']}", {}, payload, hit.score, told)
