@@ -39,6 +39,7 @@ PUBLIC = [
 LAZY = {
     *("alembic", "huggingface_hub", "hypothesis", "openvino", "pytest"),
     *("qdrant_edge", "sqlalchemy", "tokenizers", "torch"),
+    *("cohere", "openai", "redis", "sentence_transformers"),
     *("chromadb", "faiss", "pinecone", "psycopg", "pymilvus", "qdrant_client", "weaviate"),
 }
 
