@@ -1,6 +1,7 @@
-"""BERT in plain NumPy, float32, one text at a time: what real embedders and rerankers are held against.
+"""BERT and MPNet in plain NumPy, float32, one text at a time: what real embedders and rerankers are held against.
 
-Written from Devlin et al. 2019 and the layout of the weights, apart from the graph in `encoder/bert.py`. Also
+Written from Devlin et al. 2019, Song et al. 2020 (MPNet) and the layout of the weights, apart from the graph in
+`encoder/bert.py`; `test_transformers.py` holds the graph against transformers itself, where that is installed. Also
 makes small models with random weights, as folders like those that sentence-transformers saves.
 """
 
@@ -112,12 +113,17 @@ def weights(config: dict[str, Any], seed: int) -> dict[str, Array]:
     def norm(name: str) -> dict[str, Array]:
         return {f"{name}.weight": 1 + draw(d), f"{name}.bias": draw(d)}
 
+    mpnet = config["model_type"] == "mpnet"
     made = {
         "embeddings.word_embeddings.weight": 8 * draw(config["vocab_size"], d),
         "embeddings.position_embeddings.weight": 4 * draw(config["max_position_embeddings"], d),
-        "embeddings.token_type_embeddings.weight": 4 * draw(config["type_vocab_size"], d),
         **norm("embeddings.LayerNorm"),
     }
+    if mpnet:
+        heads = config["num_attention_heads"]
+        made["encoder.relative_attention_bias.weight"] = 4 * draw(32, heads)
+    else:
+        made["embeddings.token_type_embeddings.weight"] = 4 * draw(config["type_vocab_size"], d)
     for i in range(config["num_hidden_layers"]):
         at = f"encoder.layer.{i}"
         for part in ("query", "key", "value"):
@@ -127,7 +133,20 @@ def weights(config: dict[str, Any], seed: int) -> dict[str, Array]:
             made[f"{at}.{name}.dense.weight"] = draw(*shape)
             made[f"{at}.{name}.dense.bias"] = draw(shape[0])
         made |= norm(f"{at}.attention.output.LayerNorm") | norm(f"{at}.output.LayerNorm")
-    return made
+    return {_mpnet_name(name): values for name, values in made.items()} if mpnet else made
+
+
+def _mpnet_name(name: str) -> str:
+    """What MPNet's weights call it."""
+    for bert, own in (
+        ("attention.self.query", "attention.attn.q"),
+        ("attention.self.key", "attention.attn.k"),
+        ("attention.self.value", "attention.attn.v"),
+        ("attention.output.dense", "attention.attn.o"),
+        ("attention.output.LayerNorm", "attention.LayerNorm"),
+    ):
+        name = name.replace(bert, own)
+    return name
 
 
 def classifier(config: dict[str, Any], prefix: str, seed: int) -> dict[str, Array]:
@@ -190,7 +209,8 @@ def tokens(folder: Path, ids: list[int], segments: list[int], tensors: dict[str,
     """The encoder's output, (t, d), for one row of ids."""
     config = json.loads((folder / "config.json").read_text())
     heads, eps = config["num_attention_heads"], config["layer_norm_eps"]
-    offset = 0 if config["model_type"] == "bert" else config["pad_token_id"] + 1
+    mpnet = config["model_type"] == "mpnet"
+    offset = {"bert": 0, "mpnet": 2}.get(config["model_type"], config["pad_token_id"] + 1)
 
     def linear(x: Array, name: str) -> Array:
         out: Array = x @ tensors[f"{name}.weight"].T + tensors[f"{name}.bias"]
@@ -204,7 +224,9 @@ def tokens(folder: Path, ids: list[int], segments: list[int], tensors: dict[str,
 
     x = tensors["embeddings.word_embeddings.weight"][ids]
     x = x + tensors["embeddings.position_embeddings.weight"][offset : offset + len(ids)]
-    x = norm(x + tensors["embeddings.token_type_embeddings.weight"][segments], "embeddings.LayerNorm")
+    if not mpnet:
+        x = x + tensors["embeddings.token_type_embeddings.weight"][segments]
+    x = norm(x, "embeddings.LayerNorm")
     size = x.shape[1] // heads
     for i in range(config["num_hidden_layers"]):
         at = f"encoder.layer.{i}"
@@ -213,12 +235,26 @@ def tokens(folder: Path, ids: list[int], segments: list[int], tensors: dict[str,
         for h in range(heads):
             part = slice(h * size, (h + 1) * size)
             scores = q[:, part] @ k[:, part].T / math.sqrt(size)
+            if mpnet:
+                scores += tensors["encoder.relative_attention_bias.weight"][_buckets(len(ids)), h]
             scores = np.exp(scores - scores.max(axis=1, keepdims=True))
             mixed[:, part] = scores / scores.sum(axis=1, keepdims=True) @ v[:, part]
         x = norm(x + linear(mixed, f"{at}.attention.output.dense"), f"{at}.attention.output.LayerNorm")
         wide = _activate(linear(x, f"{at}.intermediate.dense"), config["hidden_act"])
         x = norm(x + linear(wide, f"{at}.output.dense"), f"{at}.output.LayerNorm")
     return x
+
+
+def _buckets(t: int) -> NDArray[np.int64]:
+    """(t, t): the bucket of each token (row) and the token that it looks at (column), as in T5 (Raffel et al. 2020)."""
+    found = np.zeros((t, t), np.int64)
+    for own in range(t):
+        for other in range(t):
+            far = abs(own - other)
+            # Distances 0 to 7 alone; then 8 buckets whose lower ends grow by a factor of 16 ** (1 / 8), from 8 to 90.5.
+            bucket = far if far < 8 else 7 + sum(far >= 8 * 2 ** (step / 2) for step in range(8))
+            found[own, other] = bucket + (16 if other > own else 0)
+    return found
 
 
 def _activate(x: Array, kind: str) -> Array:

@@ -57,6 +57,9 @@ def embedder(folder: Path) -> Embedder:
         ("mean", {"pooling": MEAN, "dtype": "BF16"}),
         ("mean", {"pooling": MEAN, "prefix": "bert."}),
         ("mean", {"pooling": MEAN, "model_type": "xlm-roberta", "pad_token_id": 1, "type_vocab_size": 1}),
+        ("cls", {"pooling": CLS, "model_type": "roberta", "pad_token_id": 1, "prefix": "roberta."}),
+        ("mean", {"pooling": MEAN, "model_type": "mpnet", "type_vocab_size": None}),
+        ("cls", {"pooling": CLS, "model_type": "mpnet", "pad_token_id": 1, "prefix": "mpnet."}),
     ],
 )
 def test_like_the_reference(tmp_path: Path, pooling: str, made: dict[str, Any]) -> None:

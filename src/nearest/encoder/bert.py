@@ -1,45 +1,61 @@
 """The encoder of the BERT family as an OpenVINO graph, from a model's own weights and config.
 
-BERT: Devlin et al. 2019, RoBERTa: Liu et al. 2019 (the same graph; positions start past the padding id).
+BERT: Devlin et al. 2019. RoBERTa: Liu et al. 2019 (the same graph; positions start past the padding id). MPNet: Song
+et al. 2020 (no segments; attention is biased by the distance of two tokens, in buckets as in T5, Raffel et al. 2020).
 Heads: pooling to one vector a text (Sentence-BERT, Reimers & Gurevych 2019); a vector a token (ColBERT, Khattab &
 Zaharia 2020); a score for a pair of texts (Nogueira & Cho 2019).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nearest.contract import Float32
 from nearest.errors import ModelError
 
 Pooling = Literal["mean", "cls"]
 Head = Pooling | Literal["tokens", "score"]
-FAMILY = ("bert", "roberta", "xlm-roberta", "camembert")
+FAMILY = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet")
 ACTIVATIONS = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "relu": None}
 SIZES = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-    *("vocab_size", "max_position_embeddings", "type_vocab_size"),
+    *("vocab_size", "max_position_embeddings"),
 )
+BUCKETS, FARTHEST = 32, 128  # of MPNet's distances: how many, and the distance that the last ones begin at
 # What of the config the vectors depend on, the weights being given.
 FIELDS = ("model_type", "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps")
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raises ModelError, naming the fault, for a config that `build` has no graph for."""
+    """Raises ModelError, naming the fault, for a config that `build` has no graph for.
+
+    Where the fault is that the model is of another kind, the error's context has its `architecture`.
+    """
     kind = config.get("model_type")
+    named = ", ".join(map(str, config.get("architectures") or ())) or "of an unnamed architecture"
+
+    def refuse(fault: str) -> NoReturn:
+        raise ModelError(f"{fault} (the model is {named})", architecture=named)
+
     if kind not in FAMILY:
-        raise ModelError(f"model_type {kind!r} is not an encoder that runs here; those are {', '.join(FAMILY)}")
+        refuse(f"model_type {kind!r} is not an encoder that runs here; those are {', '.join(FAMILY)}")
+    if any(name.startswith("AutoModel") for name in config.get("auto_map") or ()):
+        refuse("the model brings code of its own (auto_map), which does not run here")
     if (act := config.get("hidden_act")) not in ACTIVATIONS:
-        raise ModelError(f"hidden_act {act!r} does not run here; these do: {', '.join(ACTIVATIONS)}")
+        refuse(f"hidden_act {act!r} does not run here; these do: {', '.join(ACTIVATIONS)}")
     if (positions := config.get("position_embedding_type") or "absolute") != "absolute":
-        raise ModelError(f"position_embedding_type {positions!r} does not run here, only 'absolute'")
+        refuse(f"position_embedding_type {positions!r} does not run here, only 'absolute'")
     if config.get("is_decoder"):
-        raise ModelError("the model is a decoder (is_decoder), not an encoder")
-    for name in SIZES:
+        refuse("a decoder (is_decoder) is no encoder")
+    if kind == "mpnet" and (buckets := config.get("relative_attention_num_buckets", BUCKETS)) != BUCKETS:
+        refuse(f"relative_attention_num_buckets {buckets!r} does not run here, only {BUCKETS}")
+    for name in SIZES if kind == "mpnet" else (*SIZES, "type_vocab_size"):
         if not isinstance(config.get(name), int) or config[name] < 1:
             raise ModelError(f"config.json: {name} must be a positive integer, got {config.get(name)!r}")
     if config["hidden_size"] % config["num_attention_heads"]:
@@ -48,7 +64,30 @@ def check(config: Mapping[str, Any]) -> None:
 
 def first_position(config: Mapping[str, Any]) -> int:
     """The row of the position table that a text's first token takes."""
-    return 0 if config["model_type"] == "bert" else int(config.get("pad_token_id") or 0) + 1
+    match config["model_type"]:
+        case "bert":
+            return 0
+        case "mpnet":
+            return 2  # whatever its padding id is
+    padding = config.get("pad_token_id")
+    return (1 if padding is None else int(padding)) + 1
+
+
+def segments(config: Mapping[str, Any]) -> int:
+    """How many segments a token can be of; MPNet knows none, so that all are of one."""
+    return 1 if config["model_type"] == "mpnet" else int(config["type_vocab_size"])
+
+
+def buckets(distances: NDArray[np.int64]) -> NDArray[np.int64]:
+    """MPNet's bucket, 0 to 31, of each distance (the other token's place less one's own; int, any shape).
+
+    16 for each direction: 8 for themselves, then by logarithm up to 128.
+    """
+    half, far = BUCKETS // 2, np.abs(distances)
+    alone = half // 2
+    steps = np.log(np.maximum(far, 1).astype(np.float32) / alone) / math.log(FARTHEST / alone) * (half - alone)
+    logarithmic = np.minimum(alone + steps.astype(np.int64), half - 1)
+    return np.where(far < alone, far, logarithmic) + half * (distances > 0)
 
 
 def read(path: Path) -> dict[str, Float32]:
@@ -75,11 +114,24 @@ def read(path: Path) -> dict[str, Float32]:
     return tensors
 
 
+_SAME = {
+    "LayerNorm.gamma": "LayerNorm.weight",  # TensorFlow's
+    "LayerNorm.beta": "LayerNorm.bias",
+    "attention.attn.q.": "attention.self.query.",  # MPNet's
+    "attention.attn.k.": "attention.self.key.",
+    "attention.attn.v.": "attention.self.value.",
+    "attention.attn.o.": "attention.output.dense.",
+    "attention.LayerNorm.": "attention.output.LayerNorm.",
+}
+
+
 def _plain_name(name: str) -> str:
-    """Without the prefix of a model with a head on top, and as TensorFlow's names were rewritten since."""
+    """BERT's name for it, without the prefix of a model with a head on top."""
     for prefix in FAMILY:
         name = name.removeprefix(f"{prefix}.")
-    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+    for other, ours in _SAME.items():
+        name = name.replace(other, ours)
+    return name
 
 
 def build(config: Mapping[str, Any], tensors: Mapping[str, Float32], head: Head) -> Any:
@@ -131,15 +183,26 @@ def build(config: Mapping[str, Any], tensors: Mapping[str, Float32], head: Head)
     bias = op.multiply(absent, op.constant(np.float32(1e4)))
 
     words = op.gather(op.constant(rows("word", config["vocab_size"])), ids, numbers(0))
-    table, segments = rows("position", config["max_position_embeddings"]), rows("token_type", config["type_vocab_size"])
+    table = rows("position", config["max_position_embeddings"])
+    mpnet = config["model_type"] == "mpnet"
+    kinds = np.zeros((1, width), np.float32) if mpnet else rows("token_type", segments(config))
     inputs = [ids, mask]
     if head == "score":
         inputs.append(op.parameter([-1, -1], np.int32, "segments"))
-        words = op.add(words, op.gather(op.constant(segments), inputs[2], numbers(0)))
+        words = op.add(words, op.gather(op.constant(kinds), inputs[2], numbers(0)))
     else:  # one text a row, so every token is of segment 0: its row is added to the positions once and for all
-        table = table + segments[0]
+        table = table + kinds[0]
+    table = table[first_position(config) :]
     length = op.gather(op.shape_of(ids), numbers(1), numbers(0))
-    places = op.slice(op.constant(table[first_position(config) :]), numbers(0), length, numbers(1), numbers(0))
+    places = op.slice(op.constant(table), numbers(0), length, numbers(1), numbers(0))
+    if mpnet:  # one bias for all layers: (heads, t, t), from a column for each distance that can be
+        longest = len(table)
+        by_bucket = tensor("encoder.relative_attention_bias.weight", BUCKETS, heads)
+        by_distance = by_bucket[buckets(np.arange(1 - longest, longest))].T
+        order = op.range(op.constant(np.int64(0)), op.squeeze(length, numbers(0)), op.constant(np.int64(1)), "i64")
+        distances = op.subtract(op.unsqueeze(order, numbers(0)), op.unsqueeze(order, numbers(1)))
+        columns = op.add(distances, op.constant(np.int64(longest - 1)))
+        bias = op.add(bias, op.gather(op.constant(np.ascontiguousarray(by_distance)), columns, numbers(1)))
     x = norm(op.add(words, places), "embeddings.LayerNorm")
 
     for layer in range(config["num_hidden_layers"]):

@@ -95,7 +95,7 @@ class LocalReranker(Reranker):
         if not len(texts):
             return scores
         encodings = self._tokenizer.encode_batch([(query, text) for text in texts])
-        kinds = self._config["type_vocab_size"] - 1
+        kinds = bert.segments(self._config) - 1
         compiled = self._compiled()
 
         def judge(rows: list[int]) -> Float32:
