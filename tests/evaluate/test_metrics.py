@@ -103,3 +103,26 @@ def test_trec_eval_gives_the_same(runs: dict[str, tuple[list[str], dict[str, int
         assert metrics.ndcg(found[query], qrels[query], 10) == pytest.approx(values["ndcg_cut_10"])
         assert metrics.recall(found[query], qrels[query], 100) == pytest.approx(values["recall_100"])
         assert metrics.mrr(found[query], qrels[query], 10) == pytest.approx(values["recip_rank"])
+
+
+def test_precision_and_average_precision_by_hand() -> None:
+    judged = {"a": 1, "b": 2, "c": 1, "d": 0}
+    assert metrics.precision(["a", "d", "b"], judged, 2) == 0.5
+    assert metrics.precision(["a", "d", "b"], judged, 10) == 0.2
+    # Found at ranks 1 and 3, precision 1 and 2/3; c was not found.
+    assert metrics.average_precision(["a", "d", "b"], judged, 10) == pytest.approx((1 + 2 / 3) / 3)
+    assert metrics.average_precision(["a", "d", "b"], judged, 2) == pytest.approx(1 / 3)
+
+
+@given(st.dictionaries(st.sampled_from("123"), st.tuples(rankings, judgements), min_size=1))
+def test_trec_eval_gives_the_same_precision_and_map(runs: dict[str, tuple[list[str], dict[str, int]]]) -> None:
+    pytrec_eval = pytest.importorskip("pytrec_eval", reason="pytrec_eval-terrier is not installed")
+    qrels = {query: judged for query, (_, judged) in runs.items()}
+    scored = {q: {d: float(-i) for i, d in enumerate(ranking)} for q, (ranking, _) in runs.items() if ranking}
+    theirs = pytrec_eval.RelevanceEvaluator(qrels, {"map_cut.5,100", "P.5,10"}).evaluate(scored)
+    for query, values in theirs.items():
+        ranking, judged = runs[query]
+        for k, name in ((5, "map_cut_5"), (100, "map_cut_100")):
+            assert metrics.average_precision(ranking, judged, k) == pytest.approx(values[name])
+        for k, name in ((5, "P_5"), (10, "P_10")):
+            assert metrics.precision(ranking, judged, k) == pytest.approx(values[name])

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from nearest.contract import Document, Hit
-from nearest.evaluate import Dataset, Stage, run
+from nearest.errors import InvalidInput
+from nearest.evaluate import Dataset, Stage, compare, per_query, run
 from nearest.ingest import Progress, Report
 from tests.evaluate.test_beir import Lines
 
@@ -53,7 +54,10 @@ def dataset(corpus: Path, qrels: dict[str, dict[str, int]]) -> Dataset:
 def test_a_document_stands_where_its_best_chunk_does(corpus: Path) -> None:
     kb = Canned({"1?": ["x", "x", "x", "a", "x", "b"]})
     result = run(kb, dataset(corpus, {"1": {"a": 1}}))
-    assert result.modes["dense"] == {"ndcg@10": pytest.approx(0.63093, abs=1e-5), "recall@100": 1.0, "mrr@10": 0.5}
+    assert result.modes["dense"] == {
+        "ndcg@10": pytest.approx(0.63093, abs=1e-5), "recall@100": 1.0, "mrr@10": 0.5, "map@100": 0.5,
+        "precision@10": 0.1,
+    }  # fmt: skip
     assert list(result.modes) == ["dense", "lexical", "hybrid"]
     assert result.queries == 1
     assert result.pooled == 1
@@ -82,3 +86,27 @@ def test_progress_tells_the_stages(corpus: Path) -> None:
     told: list[Stage] = []
     run(Canned({"1?": ["a"]}), dataset(corpus, {"1": {"a": 1}}), told.append)
     assert told == [("index", 2, 2), ("dense", 1, 1), ("lexical", 1, 1), ("hybrid", 1, 1)]
+
+
+def test_each_query_and_how_sure_the_means_are(corpus: Path) -> None:
+    result = run(Canned({"1?": ["b", "a"], "2?": ["b"]}), dataset(corpus, {"1": {"a": 1}, "2": {"b": 1}}))
+    assert {query: told["mrr@10"] for query, told in result.per_query["hybrid"].items()} == {"1": 0.5, "2": 1.0}
+    assert result.intervals["hybrid"]["mrr@10"] == (0.5, 1.0)
+    assert result.rankings["hybrid"]["1"] == [("b", 0), ("a", -1)]
+    assert [(c.first, c.second, c.p) for c in result.comparisons] == [
+        ("hybrid", "lexical", 1.0), ("hybrid", "dense", 1.0), ("lexical", "dense", 1.0),
+    ]  # fmt: skip
+    told = result.to_json()
+    assert "rankings" not in told
+    assert told["comparisons"][0]["measure"] == "ndcg@10"
+
+
+def test_two_runs_side_by_side() -> None:
+    qrels = {str(i): {"a": 1} for i in range(6)}
+    good = per_query({query: ["a"] for query in qrels}, qrels)
+    poor = per_query({query: ["b", "a"] for query in qrels}, qrels)
+    told = compare("good", good, "poor", poor, "mrr@10")
+    assert (told.difference, told.better, told.worse) == (0.5, 6, 0)
+    assert told.p == pytest.approx(2 / 64)
+    with pytest.raises(InvalidInput, match="different queries"):
+        compare("good", good, "other", {})

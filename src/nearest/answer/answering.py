@@ -28,7 +28,7 @@ _OPEN_MARK = re.compile(r"\s*\[[\d,;\s]*$")  # a citation that is still being wr
 class Search(Protocol):
     def __call__(
         self, query: str, *, k: int, where: Mapping[str, Any] | Filter | None, mode: Any, explain: bool
-    ) -> list[Hit]: ...
+    ) -> Sequence[Hit]: ...
 
 
 @dataclass(frozen=True, slots=True)

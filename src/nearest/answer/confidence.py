@@ -33,15 +33,24 @@ class Logistic:
 
 # Whether a sentence holds the answer; see `extract.features`.
 SENTENCE = Logistic(
-    -6.0, {"cosine": 3.7, "coverage": 4.4, "beside_cosine": -0.3, "beside_coverage": -1.1, "passage": 1.0, "rank": 1.2}
+    -8.824,
+    {
+        "cosine": 4.621,
+        "coverage": 4.524,
+        "beside_cosine": -0.011,
+        "beside_coverage": -1.23,
+        "passage": -2.131,
+        "rank": 5.374,
+    },
 )
 # Whether the best sentences together do; see `extract.evidence`.
-EVIDENCE = Logistic(-1.0, {"best": 1.0, "cosine": 0.0, "coverage": 0.0, "passage": 0.0, "lead": 0.0})
+EVIDENCE = Logistic(-4.102, {"best": 0.76, "cosine": -0.387, "coverage": 2.404, "passage": 3.663, "lead": 1.956})
 # Whether a passage holds what a sentence that cites it says; see `support.features`.
-SUPPORT = Logistic(-3.0, {"cosine": 3.0, "coverage": 3.0, "window": 1.0, "numbers": -3.0, "names": -2.0})
+SUPPORT = Logistic(-5.211, {"cosine": 4.596, "coverage": 3.3, "window": 0.655, "numbers": -1.317, "names": -1.026})
 
-ENOUGH = 0.35
-"""Evidence below this probability is none: "not in these documents"."""
+ENOUGH = 0.2
+"""Evidence below this probability is none: "not in these documents". Of the cases fitted on it keeps 91% of those that
+have evidence and refuses 77% of the others."""
 
 
 def product(probability: float, held: Sequence[bool]) -> float:

@@ -11,14 +11,14 @@ _END = re.compile(
     r"|\n(?=\s*(?:[-*•]|\d{1,3}[.)])\s)"  # items of a list
 )
 _WORD_BEFORE = re.compile(r"(?:^|[\s(\[\"'“‘])([^\s(\[\"'“‘]+)$")
-# After these a full stop ends nothing; single letters (initials, "e.g.") are met by their form.
+# After these a full stop ends nothing; initials and the like of "e.g." are met by their form.
 _ABBREVIATIONS = frozenset(
     """
     approx ca cf co corp dept dr ed eds est fig figs gen gov inc jr lt ltd mr mrs ms op pp prof rep rev sec sen
     sgt sr st vol vs
     """.split()  # noqa: SIM905
 )
-_SHORT = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")
+_SHORT = re.compile(r"[A-Z]|(?:[^\W\d_]\.)+[^\W\d_]")
 
 
 def spans(text: str) -> list[tuple[int, int]]:

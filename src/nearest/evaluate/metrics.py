@@ -46,6 +46,29 @@ def mrr(ranking: Sequence[str], judged: Judgements, k: int) -> float:
     return 0.0
 
 
+def precision(ranking: Sequence[str], judged: Judgements, k: int) -> float:
+    """The share of the first k that are relevant; places that a shorter ranking leaves empty are not.
+
+    Raises ValueError if no document is relevant.
+    """
+    _need_positive(judged)
+    return sum(judged.get(document, 0) > 0 for document in ranking[:k]) / k
+
+
+def average_precision(ranking: Sequence[str], judged: Judgements, k: int) -> float:
+    """The mean, over all relevant documents, of the precision at the place of each; 0 for those not in the first k.
+
+    trec_eval's `map_cut`; its mean over queries is MAP. Raises ValueError if no document is relevant.
+    """
+    _need_positive(judged)
+    found, total = 0, 0.0
+    for rank, document in enumerate(ranking[:k], 1):
+        if judged.get(document, 0) > 0:
+            found += 1
+            total += found / rank
+    return total / sum(relevance > 0 for relevance in judged.values())
+
+
 def mean(
     measure: Callable[[Sequence[str], Judgements, int], float],
     rankings: Mapping[str, Sequence[str]],

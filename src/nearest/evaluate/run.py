@@ -7,16 +7,26 @@ part of the corpus.
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from nearest.contract import MAX_K, Document, Failure, Hit
-from nearest.evaluate import metrics
+from nearest.errors import InvalidInput
+from nearest.evaluate import metrics, significance
 from nearest.evaluate.beir import Dataset
 
 MODES = ("dense", "lexical", "hybrid")
+MEASURES: Mapping[str, tuple[Callable[[Sequence[str], metrics.Judgements, int], float], int]] = {
+    "ndcg@10": (metrics.ndcg, 10),
+    "recall@100": (metrics.recall, 100),
+    "mrr@10": (metrics.mrr, 10),
+    "map@100": (metrics.average_precision, 100),
+    "precision@10": (metrics.precision, 10),
+}
 _DEPTH = 100  # documents a ranking, for recall@100
 _BATCH = 64  # queries at once
 
@@ -33,7 +43,7 @@ class Collection(Protocol):
     """What is needed of a collection."""
 
     def add(self, documents: Iterable[Document], *, pool: bool, progress: Callable[[Any], None] | None) -> Any: ...
-    def search_many(self, queries: Sequence[str], *, k: int, mode: Any) -> list[list[Hit]]: ...
+    def search_many(self, queries: Sequence[str], *, k: int, mode: Any) -> Sequence[Sequence[Hit]]: ...
     def info(self) -> dict[str, Any]: ...
 
 
@@ -41,8 +51,10 @@ class Collection(Protocol):
 class Evaluation:
     """What was measured.
 
-    modes: `ndcg@10`, `recall@100` and `mrr@10` of each mode. seconds: `index`, and each mode's for all
-    queries. failed: documents that could not be indexed. pooled: texts over the model's limit, embedded in windows.
+    modes: each of MEASURES of each mode. seconds: `index`, and each mode's for all queries. failed: documents that
+    could not be indexed. pooled: texts over the model's limit, embedded in windows. intervals: where each mean lies,
+    with 95% confidence by the bootstrap. comparisons: of each two modes, by `compare`. rankings: the documents of each
+    query, best first, with the scores of their best chunks, by mode. per_query: the measures of each, by mode.
     """
 
     dataset: str
@@ -54,10 +66,58 @@ class Evaluation:
     seconds: dict[str, float]
     pooled: int
     failed: list[Failure]
+    intervals: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    comparisons: list[Comparison] = field(default_factory=list)
+    rankings: dict[str, dict[str, list[tuple[str, float]]]] = field(default_factory=dict)
+    per_query: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
+        """All but the rankings and the queries one by one, which are long."""
+        told = {name: value for name, value in vars(self).items() if name not in ("rankings", "per_query")}
         failed = [{"id": failure.id, "reason": failure.reason} for failure in self.failed]
-        return {**vars(self), "failed": failed}
+        return {**told, "failed": failed, "comparisons": [each._asdict() for each in self.comparisons]}
+
+
+class Comparison(NamedTuple):
+    """One run against another. difference: of the means, first minus second. p: by the paired randomisation test.
+
+    better, worse: queries on which the first is.
+    """
+
+    first: str
+    second: str
+    measure: str
+    difference: float
+    p: float
+    better: int
+    worse: int
+
+
+def per_query(
+    rankings: Mapping[str, Sequence[str]], qrels: Mapping[str, metrics.Judgements]
+) -> dict[str, dict[str, float]]:
+    """Each of MEASURES for each query with a positive judgement; one without a ranking has 0."""
+    return {
+        query: {name: measure(rankings.get(query, ()), qrels[query], k) for name, (measure, k) in MEASURES.items()}
+        for query in metrics.judged_queries(qrels)
+    }
+
+
+def compare(
+    first: str,
+    one: Mapping[str, Mapping[str, float]],
+    second: str,
+    two: Mapping[str, Mapping[str, float]],
+    measure: str = "ndcg@10",
+) -> Comparison:
+    """Two runs by what `per_query` gives of each; raises InvalidInput if they are about different queries."""
+    if set(one) != set(two):
+        raise InvalidInput(f"{first} and {second} are about different queries; compare runs on one data set")
+    pairs = [(one[query][measure], two[query][measure]) for query in one]
+    a, b = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    difference = (math.fsum(a) - math.fsum(b)) / len(pairs)
+    p = significance.randomisation(a, b)
+    return Comparison(first, second, measure, difference, p, sum(x > y for x, y in pairs), sum(x < y for x, y in pairs))
 
 
 def run(kb: Collection, dataset: Dataset, progress: Callable[[Stage], None] | None = None) -> Evaluation:
@@ -70,45 +130,50 @@ def run(kb: Collection, dataset: Dataset, progress: Callable[[Stage], None] | No
     )
     seconds = {"index": time.perf_counter() - started}
     modes: dict[str, dict[str, float]] = {}
+    intervals: dict[str, dict[str, tuple[float, float]]] = {}
+    found: dict[str, dict[str, list[tuple[str, float]]]] = {}
+    each: dict[str, dict[str, dict[str, float]]] = {}
     queries = {query: dataset.queries[query] for query in metrics.judged_queries(dataset.qrels)}
     for mode in MODES:
         started = time.perf_counter()
         rankings = _rankings(kb, queries, mode, tell)
         seconds[mode] = time.perf_counter() - started
-        modes[mode] = {
-            "ndcg@10": metrics.mean(metrics.ndcg, rankings, dataset.qrels, 10),
-            "recall@100": metrics.mean(metrics.recall, rankings, dataset.qrels, 100),
-            "mrr@10": metrics.mean(metrics.mrr, rankings, dataset.qrels, 10),
-        }
+        found[mode] = rankings
+        each[mode] = per_query({query: [d for d, _ in ranking] for query, ranking in rankings.items()}, dataset.qrels)
+        values = {name: [told[name] for told in each[mode].values()] for name in MEASURES}
+        modes[mode] = {name: math.fsum(some) / len(some) for name, some in values.items()}
+        intervals[mode] = {name: significance.interval(some) for name, some in values.items()}
     facts = kb.info()
     failed = [*dataset.failed, *report.failed]
     return Evaluation(
         dataset.name, facts["documents"], len(queries), facts["embedder"], facts["chunker"], modes,
-        {name: round(value, 3) for name, value in seconds.items()}, report.pooled, failed,
+        {name: round(value, 3) for name, value in seconds.items()}, report.pooled, failed, intervals,
+        [compare(a, each[a], b, each[b]) for a, b in itertools.combinations(reversed(MODES), 2)], found, each,
     )  # fmt: skip
 
 
 def _rankings(
     kb: Collection, queries: Mapping[str, str], mode: str, tell: Callable[[Stage], None]
-) -> dict[str, list[str]]:
-    """The `_DEPTH` best documents of each query."""
-    rankings: dict[str, list[str]] = {}
+) -> dict[str, list[tuple[str, float]]]:
+    """The `_DEPTH` best documents of each query, each with the score of its best chunk."""
+    rankings: dict[str, list[tuple[str, float]]] = {}
     ids = list(queries)
     for start in range(0, len(ids), _BATCH):
         batch = ids[start : start + _BATCH]
-        found: dict[str, list[str]] = {query: [] for query in batch}
+        found: dict[str, dict[str, float]] = {query: {} for query in batch}
         k = _DEPTH + 1  # the query itself may be among them
         while batch:
             answers = kb.search_many([queries[query] for query in batch], k=k, mode=mode)
             short = []
             for query, hits in zip(batch, answers, strict=True):
                 # A deeper search may fuse a little differently; what the first one ranked stays in front.
-                ranked = dict.fromkeys([*found[query], *(hit.document_id or hit.id for hit in hits)])
+                ranked = found[query]
+                for hit in hits:
+                    ranked.setdefault(hit.document_id or hit.id, hit.score)
                 ranked.pop(query, None)
-                found[query] = list(ranked)
                 if len(ranked) < _DEPTH and len(hits) == k < MAX_K:
                     short.append(query)
             batch, k = short, min(2 * k, MAX_K)
-        rankings |= {query: ranking[:_DEPTH] for query, ranking in found.items()}
+        rankings |= {query: list(ranking.items())[:_DEPTH] for query, ranking in found.items()}
         tell(Stage(mode, len(rankings), len(queries)))
     return rankings

@@ -1,0 +1,198 @@
+"""Answers: quoted, generated, checked, streamed, and what happens when something fails."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nearest.answer import NOT_FOUND, Answer, Asked, Sentence, Sources, confidence, support
+from nearest.answer.confidence import Logistic
+from nearest.errors import AccessDenied, ConnectionFailed, InvalidQuery
+from tests.answer.conftest import Answering, Scripted, WordsEmbedder, hit, terms
+
+KEYS = "The signing keys rotate every 30 days. Old keys stay valid for 7 days."
+BACKUPS = "Backups are made at night. They are kept in Lisbon."
+HITS = [hit("keys.md", KEYS, score=0.9), hit("backups.md", BACKUPS, score=0.4)]
+QUESTION = "How often do the signing keys rotate?"
+
+
+@pytest.fixture(autouse=True)
+def plain_coefficients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests are about the path, not about what was fitted with another model."""
+    weights = {
+        "cosine": 4.0,
+        "coverage": 4.0,
+        "beside_cosine": 0.0,
+        "beside_coverage": 0.0,
+        "passage": 0.0,
+        "rank": 1.0,
+    }
+    monkeypatch.setattr(confidence, "SENTENCE", Logistic(-5.0, weights))
+    nothing = {"best": 1.0, "cosine": 0.0, "coverage": 0.0, "passage": 0.0, "lead": 0.0}
+    monkeypatch.setattr(confidence, "EVIDENCE", Logistic(0.5, nothing))
+    others = {"cosine": 3.0, "coverage": 4.0, "window": 0.0, "numbers": -6.0, "names": -6.0}
+    monkeypatch.setattr(confidence, "SUPPORT", Logistic(-4.0, others))
+    monkeypatch.setattr(confidence, "ENOUGH", 0.5)
+
+
+def test_without_a_model_the_best_sentences_are_quoted_and_cited(answering: Answering) -> None:
+    answer = answering(HITS).answer(QUESTION, Asked())
+    assert answer.found
+    assert answer.sentences[0].text == "The signing keys rotate every 30 days."
+    assert answer.text.startswith("The signing keys rotate every 30 days. [1]")
+    assert all(s.supported and s.citations[0].support == 1.0 for s in answer.sentences)
+    assert answer.cited[0].document_id == "keys.md"
+    assert 0.5 < answer.confidence <= 1
+    assert (answer.generator, answer.notice, answer.spent.requests) == ("extractive", None, 0)
+    assert not answer.calibrated
+    for s in answer.sentences:
+        assert answer.raw[s.start : s.end].startswith(s.text)
+
+
+def test_evidence_that_is_missing_is_told(answering: Answering) -> None:
+    answer = answering(HITS).answer("Who painted the ceiling?", Asked())
+    assert (answer.found, answer.text, answer.sentences) == (False, NOT_FOUND, ())
+    assert answer.confidence < 0.5
+    assert len(answer.sources) == 2
+
+
+def test_nothing_found_asks_no_model(answering: Answering) -> None:
+    answerer = answering([], "never")
+    answer = answerer.answer(QUESTION, Asked())
+    assert (answer.text, answer.found, answer.confidence) == (NOT_FOUND, False, 0.0)
+    assert answer.notice == "the search found nothing"
+    assert isinstance(answerer.generator, Scripted)
+    assert answerer.generator.prompts == []
+
+
+def test_a_passage_over_the_budget_is_not_cut(answering: Answering) -> None:
+    answer = answering(HITS).answer(QUESTION, Asked(budget=3))
+    assert answer.notice == "no passage fits the budget of 3 tokens"
+    assert answer.omitted == 2
+
+
+def test_each_sentence_of_a_model_is_checked_and_what_is_unsupported_is_marked(answering: Answering) -> None:
+    reply = (
+        "The signing keys rotate every 30 days. [1] They are made by Siemens in Munich. [1] "
+        "Backups are made at night [2]."
+    )
+    answer = answering(HITS, reply).answer(QUESTION, Asked())
+    assert [s.supported for s in answer.sentences] == [True, False, True]
+    assert answer.raw == reply
+    assert answer.text == reply.replace("Munich. [1]", "Munich. [1] [unsupported]")
+    assert [s.citations[0].source for s in answer.sentences] == [1, 1, 2]
+    assert answer.spent.dollars == 0.001
+    assert 0 < answer.confidence <= 2 / 3
+
+
+def test_confidence_is_that_of_the_evidence_times_the_share_that_is_supported() -> None:
+    assert confidence.product(0.9, [True, False, True]) == pytest.approx(0.6)
+    assert confidence.product(0.9, []) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("reply", "supported"),
+    [
+        ("The signing keys rotate every 30 days.", False),  # cites nothing
+        ("The signing keys rotate every 30 days. [7]", False),  # cites what is not there
+        ("The signing keys rotate every 30 days. [2]", False),  # cites another passage
+        ("The signing keys rotate every 90 days. [1]", False),  # a number that the passage lacks
+        ("The signing keys rotate every 30 days. [2][1]", True),
+        ("The signing keys rotate every 30 days [1, 2].", True),
+        ("Signing keys rotate every 30 days. [1]", True),
+    ],
+)
+def test_support(answering: Answering, reply: str, supported: bool) -> None:
+    (sentence,) = answering(HITS, reply).answer(QUESTION, Asked()).sentences
+    assert sentence.supported is supported
+
+
+def test_a_model_that_finds_nothing_says_so(answering: Answering) -> None:
+    for reply in ("NOT IN THE SOURCES", "Not in the sources.", " **NOT IN THE SOURCES** "):
+        parts = list(answering(HITS, reply).stream(QUESTION, Asked()))
+        answer = parts[-1]
+        assert isinstance(answer, Answer)
+        assert (answer.found, answer.text, answer.notice) == (False, NOT_FOUND, None)
+        assert answer.spent.requests == 1
+    assert answering(HITS, "").answer(QUESTION, Asked()).notice == "test:scripted gave no text"
+
+
+def test_a_stream_gives_sources_pieces_checked_sentences_and_the_answer(answering: Answering) -> None:
+    reply = "The signing keys rotate every 30 days. [1] Backups are made at night. [2]"
+    parts = list(answering(HITS, reply).stream(QUESTION, Asked()))
+    assert isinstance(parts[0], Sources)
+    assert "".join(part for part in parts if isinstance(part, str)) == reply
+    kinds = [type(part).__name__ for part in parts[1:]]
+    assert kinds[-2:] == ["Sentence", "Answer"]
+    first = kinds.index("Sentence")
+    assert "str" in kinds[first:]  # checked as soon as it was complete
+    sentences = [part for part in parts if isinstance(part, Sentence)]
+    assert isinstance(parts[-1], Answer)
+    assert parts[-1].sentences == tuple(sentences)
+    assert [[c.source for c in s.citations] for s in sentences] == [[1], [2]]
+
+
+def test_a_provider_that_fails_costs_the_generated_text_alone(answering: Answering) -> None:
+    answer = answering(HITS, AccessDenied("no key")).answer(QUESTION, Asked())
+    assert answer.notice == ("test:scripted failed (AccessDenied: no key); sentences of the sources are quoted instead")
+    assert answer.found
+    assert answer.generator == "extractive"
+    assert len(answer.sources) == 2
+    assert answer.sentences[0].text == "The signing keys rotate every 30 days."
+    assert answer.spent.dollars is None
+
+
+def test_what_was_written_before_a_failure_is_kept_and_checked(answering: Answering) -> None:
+    reply = ("The signing keys rotate every 30 days. [1] Ba", ConnectionFailed("gone"))
+    answer = answering(HITS, reply).answer(QUESTION, Asked())
+    assert answer.notice == "the answer is cut off: test:scripted failed (ConnectionFailed: gone)"
+    assert [s.supported for s in answer.sentences] == [True, False]
+
+
+def test_an_answer_that_reached_its_limit_is_told(answering: Answering) -> None:
+    answer = answering(HITS, "The signing keys rotate [1]").answer(QUESTION, Asked(max_tokens=20))
+    assert answer.notice == "the answer is cut off at max_tokens=20"
+
+
+def test_what_is_wrong_in_the_question_is_raised(answering: Answering) -> None:
+    with pytest.raises(InvalidQuery, match="empty"):
+        answering(HITS).answer("  ", Asked())
+    with pytest.raises(InvalidQuery, match="budget"):
+        Asked(budget=0)
+
+
+def test_an_answer_is_json(answering: Answering) -> None:
+    told = json.loads(json.dumps(answering(HITS, "Signing keys rotate. [1]").answer(QUESTION, Asked()).to_json()))
+    assert told["answer"].startswith("Signing keys rotate. [1]")
+    assert told["usage"] == {"requests": 1, "input_tokens": 100, "output_tokens": 20, "dollars": 0.001}
+    assert [s["number"] for s in told["sources"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("raw", "sentences"),
+    [
+        ("A b. [1] C d. [2]", [("A b.", [1]), ("C d.", [2])]),
+        ("A b [1]. C d [1][2].", [("A b.", [1]), ("C d.", [1, 2])]),
+        ("A b.[1]\n\n- C d; [2, 3]", [("A b.", [1]), ("- C d;", [2, 3])]),
+        ("A b.\n[1]", [("A b.", [1])]),
+        ("---\n\nA b.", [("A b.", [])]),
+        ("", []),
+    ],
+)
+def test_citations_are_read(raw: str, sentences: list[tuple[str, list[int]]]) -> None:
+    assert [(s.text, [c.source for c in s.citations]) for s in support.cited(raw)] == sentences
+
+
+def test_features_of_support_by_hand() -> None:
+    passage = "The Rhine is 1,233 km long. It ends in Holland."
+    windows = support.windows(passage)
+    assert windows == ["The Rhine is 1,233 km long.", "It ends in Holland.", passage]
+    claim = "In Basel the Rhine is 1,233 km and 9 m wide."
+    model = WordsEmbedder()
+    vectors = model.embed_documents([claim, *windows])
+    told = support.features(claim, passage, windows, vectors[0], vectors[1:], terms)
+    assert told["numbers"] == 0.5
+    assert told["names"] == 0.5  # Basel; Rhine is there
+    assert told["cosine"] == pytest.approx(float((vectors[1:] @ vectors[0]).max()))
+    assert 0 < told["window"] == told["coverage"] < 1

@@ -1,0 +1,69 @@
+"""Follow-up questions."""
+
+from __future__ import annotations
+
+import pytest
+
+from nearest.answer import Asked, Conversation
+from nearest.errors import ConnectionFailed, InvalidQuery
+from tests.answer.conftest import Answering, Scripted, hit
+
+HITS = [hit("a", "Ada Lovelace was born in London. She wrote about the Analytical Engine.")]
+
+
+def test_a_follow_up_is_rewritten_to_stand_alone(answering: Answering) -> None:
+    answerer = answering(
+        HITS,
+        "Ada Lovelace was born in London. [1]",
+        "What did Ada Lovelace write about?\n",
+        "The Analytical Engine. [1]",
+    )
+    conversation = Conversation(answerer, Asked())
+    first = conversation.ask("Where was Ada Lovelace born?")
+    second = conversation.ask("And what did she write about?")
+    assert first.standalone == first.question
+    assert second.standalone == "What did Ada Lovelace write about?"
+    assert second.question == "And what did she write about?"
+    assert second.spent.requests == 2
+    assert second.spent.dollars == pytest.approx(0.002)
+    assert conversation.turns == [first, second]
+    assert isinstance(answerer.generator, Scripted)
+    _, rewriting, answer = answerer.generator.prompts
+    assert "Ada Lovelace was born in London. [1]" in rewriting[1].text
+    assert "What did Ada Lovelace write about?" in answer[1].text
+
+
+@pytest.mark.parametrize(
+    ("question", "together"),
+    [
+        ("And what did she write about?", True),
+        ("What about Babbage?", True),
+        ("Why?", True),
+        ("Is it in London?", True),
+        ("Where was Charles Babbage born?", False),
+    ],
+)
+def test_without_a_model_a_question_that_points_back_goes_with_the_one_before(
+    answering: Answering, question: str, together: bool
+) -> None:
+    conversation = Conversation(answering(HITS), Asked())
+    conversation.ask("Where was Ada Lovelace born?")
+    expected = f"Where was Ada Lovelace born? {question}" if together else question
+    assert conversation.ask(question).standalone == expected
+
+
+@pytest.mark.parametrize("reply", [ConnectionFailed("gone"), "Two\nlines.", "", "x" * 1000])
+def test_a_rewrite_that_fails_is_told_and_the_answer_comes(answering: Answering, reply: str | ConnectionFailed) -> None:
+    conversation = Conversation(answering(HITS, "London. [1]", reply, "The Analytical Engine. [1]"), Asked())
+    conversation.ask("Where was Ada Lovelace born?")
+    answer = conversation.ask("What did she write about?")
+    assert answer.standalone == "Where was Ada Lovelace born? What did she write about?"
+    assert answer.notice is not None
+    assert answer.found
+
+
+def test_an_empty_question_is_no_turn(answering: Answering) -> None:
+    conversation = Conversation(answering(HITS), Asked())
+    with pytest.raises(InvalidQuery):
+        conversation.ask(" ")
+    assert conversation.turns == []
