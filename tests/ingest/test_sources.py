@@ -87,9 +87,9 @@ def test_a_folder_is_walked_once_and_progress_knows_how_many_files_there_are(
     walked: list[str] = []
     walk = os.walk
 
-    def counting(folder: Any) -> Any:
+    def counting(folder: Any, **options: Any) -> Any:
         walked.append(str(folder))
-        return walk(folder)
+        return walk(folder, **options)
 
     monkeypatch.setattr(os, "walk", counting)
     told: list[Progress] = []
@@ -98,6 +98,29 @@ def test_a_folder_is_walked_once_and_progress_knows_how_many_files_there_are(
     assert walked == [str(one), str(two)]
     assert {at.files for at in told} == {3}
     assert (told[0].documents <= 2, told[-1].documents) == (True, 3)
+
+
+def test_a_folder_that_cannot_be_looked_into_keeps_what_it_gave(
+    kb: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs = write(tmp_path / "docs", a_dot_md="a", deep__b_dot_md="b")
+    kb.add_files(docs)
+    (docs / "a.md").unlink()
+    write(docs, c_dot_md="c")
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refusing)
+        report = kb.add_files(docs)
+    assert report.failed == [Failure("docs/deep", "could not be read: Permission denied")]
+    assert (report.added, report.removed) == (1, 0), "not a complete pass"
+    assert kb.add_files(docs).removed == 1
+    assert ids(kb) == {"docs/c.md", "docs/deep/b.md"}
 
 
 def test_what_the_readers_know_reaches_the_hit(kb: Collection, tmp_path: Path) -> None:

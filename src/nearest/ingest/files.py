@@ -93,7 +93,8 @@ def add_files(
             documents, truncate=truncate, pool=pool, progress=_onward(progress, total, found.files), run=run
         )
         report.skipped = source.skipped
-        report.removed = writer.remove(ledger.unseen(source.origin, run))
+        if not source.unlisted:
+            report.removed = writer.remove(ledger.unseen(source.origin, run))
         _merge(total, report)
     for query in found.queries:
         onward = _onward(progress, total, None)
@@ -145,6 +146,8 @@ def _refuse_empty(ledger: Ledger, origin: str, what: str) -> None:
 
 def _read(ledger: Ledger, reader_for: Callable[[Path], Reader], source: Source, run: int) -> Iterator[Tagged]:
     origin = source.origin
+    for failure in source.unlisted:
+        yield Tagged(failure, origin, failure.id)
     with closing(_begun(source.items, reader_for)) as begun:
         for item, content_type, results in begun:
             failed = False

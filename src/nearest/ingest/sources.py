@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nearest.contract import Failure
 from nearest.errors import InvalidInput, Unreadable
 from nearest.ingest import remote, web
 
@@ -47,13 +48,15 @@ class Item:
 class Source:
     """What one path or URL names. origin: its name in the ledger. skipped: files that are not documents.
 
-    many: a folder or the like, of which it is strange to be empty.
+    many: a folder or the like, of which it is strange to be empty. unlisted: folders that could not be looked
+    into, with the reason; what came from them is not known to be gone.
     """
 
     origin: str
     items: list[Item] = field(default_factory=list)
     skipped: int = 0
     many: bool = True
+    unlisted: list[Failure] = field(default_factory=list)
 
 
 def find(spec: str | Path, known: Container[str], *, name: str, ignore: bool, private: bool) -> Source:
@@ -91,7 +94,13 @@ def _local(path: Path, known: Container[str], ignore: bool) -> Source:
             raise InvalidInput(f"{path} matches nothing: there is no folder {root}")
         matches = _spec(["/" + "/".join(path.parts[first:])])
     source = Source(str(root if matches is None else path.absolute()), many=root.is_dir())
-    for file in _walk(root, ignore):
+
+    def failed(error: OSError) -> None:
+        folder = Path(error.filename or root)
+        below = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
+        source.unlisted.append(Failure(f"{root.name}/{below}", f"could not be read: {error.strerror or error}"))
+
+    for file in _walk(root, ignore, failed):
         below = file.relative_to(root).as_posix()
         if matches is not None and not matches.match_file(below):
             continue
@@ -105,12 +114,12 @@ def _local(path: Path, known: Container[str], ignore: bool) -> Source:
     return source
 
 
-def _walk(root: Path, ignore: bool) -> Iterator[Path]:
+def _walk(root: Path, ignore: bool, failed: Callable[[OSError], None]) -> Iterator[Path]:
     if not root.is_dir():
         yield root
         return
     ignored = _Ignored() if ignore else None
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in os.walk(root, onerror=failed):
         here = Path(folder)
         if _is_collection(here):
             folders.clear()
@@ -139,7 +148,10 @@ class _Ignored:
         self._specs = [(above, spec) for above, spec in self._specs if folder.is_relative_to(above)]
         for name in IGNORE_FILES:
             if name in names:
-                lines = (folder / name).read_text("utf-8", errors="replace").splitlines()
+                try:
+                    lines = (folder / name).read_text("utf-8", errors="replace").splitlines()
+                except OSError as error:
+                    raise InvalidInput(f"{folder / name} could not be read: {error.strerror or error}") from None
                 self._specs.append((folder, _spec(lines)))
 
     def __call__(self, path: Path, is_folder: bool) -> bool:

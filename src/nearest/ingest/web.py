@@ -11,7 +11,6 @@ import ipaddress
 import mimetypes
 import socket
 import time
-import urllib.request
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -86,6 +85,8 @@ def _parsed(url: str) -> httpx.URL:
 
 def _pinned(url: httpx.URL, private: bool) -> tuple[httpx.URL, str]:
     """The URL with an address that was looked up and allowed in place of the name, and the name for the server."""
+    import urllib.request  # slow to import, and few runs need it
+
     name = url.netloc.decode()
     if urllib.request.getproxies().get(url.scheme) and not urllib.request.proxy_bypass(url.host):
         return url.copy_with(userinfo=b""), name
