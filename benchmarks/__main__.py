@@ -8,6 +8,7 @@ reading  reading and chunking the PEPs and the PDF samples against embedding the
 add      (e) kb.add against the embedder's own rate
 memory   (f) peak memory of adding 10,000 and 100,000 documents
 start    wall time of `nearest --help` and `nearest search`
+answers  extractive answers on XQuAD: inside the quoted sentences or not, calibration
 stores   each store against its own bare client; `python -m benchmarks.stores.run --help` for some of them
 """
 
@@ -18,7 +19,7 @@ import importlib
 
 from benchmarks.common import machine
 
-PARTS = ("engine", "peers", "embed", "cache", "reading", "add", "memory", "start", "stores")
+PARTS = ("engine", "peers", "embed", "cache", "reading", "add", "memory", "start", "stores", "answers")
 
 
 def main() -> None:
