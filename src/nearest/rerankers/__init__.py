@@ -4,7 +4,7 @@ A reranker's module declares
     REQUIRES     its client: distribution name -> version specifier; the extra is named after the file
     load         (model: str, **options) -> Reranker
 
-Options are keywords, or are written behind the model: `http:bge-reranker-v2-m3?url=http://localhost:8000/rerank`.
+Options are keywords, or are written behind the model: `http:bge-reranker-v2-m3?base_url=http://localhost:8000`.
 """
 
 from __future__ import annotations

@@ -1,33 +1,19 @@
-"""What rerankers behind an API share: requests in parts, checked answers, and what an HTTP status means.
+"""What rerankers behind an API share: requests in parts, and answers that are checked.
 
 Reranking stands in a user's way, so that nothing is repeated here: one attempt, and the caller decides.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import os
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType
-from urllib.parse import urlsplit
 
 import numpy as np
 
+from nearest import remote
 from nearest.contract import Float32, Reranker
-from nearest.errors import (
-    AccessDenied,
-    ConnectionFailed,
-    InvalidInput,
-    MissingDependency,
-    ModelError,
-    NearestError,
-    Throttled,
-    TimedOut,
-    UnsupportedError,
-)
+from nearest.errors import ConnectionFailed, InvalidInput, NearestError, TimedOut
 
 _PARALLEL = 4
 
@@ -38,11 +24,14 @@ class RemoteReranker(Reranker):
     most: int
     """Texts of one request at most."""
 
-    def __init__(self, name: str, *, timeout: float, key_env: str) -> None:
+    def __init__(self, name: str, *, base_url: str | None, timeout: float, key_env: str) -> None:
         """timeout: seconds of one request. key_env: the environment variable with the key; "" for no key."""
+        if base_url is not None:
+            remote.check_url(base_url)
         if not isinstance(timeout, int | float) or not timeout > 0:
             raise InvalidInput(f"timeout must be above 0 (seconds), got {timeout!r}")
         self.name = name
+        self._base_url = base_url
         self._timeout = float(timeout)
         self._key_env = key_env
 
@@ -81,11 +70,7 @@ class RemoteReranker(Reranker):
         return scores
 
     def _key(self) -> str:
-        """From the environment; it is kept nowhere."""
-        key = os.environ.get(self._key_env, "").strip()
-        if not key:
-            raise AccessDenied(f"{self.name} needs an API key; put it in the environment variable {self._key_env}")
-        return key
+        return remote.key(self.name, self._key_env)
 
     def _late(self) -> TimedOut:
         return TimedOut(f"{self.name} did not answer within {self._timeout:g} s")
@@ -93,44 +78,5 @@ class RemoteReranker(Reranker):
     def _unreadable(self, error: Exception) -> ConnectionFailed:
         return ConnectionFailed(f"{self.name} gave an answer that cannot be read ({type(error).__name__})")
 
-    def _status(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> NearestError:
-        """What an HTTP status means."""
-        key = os.environ.get(self._key_env, "").strip() if self._key_env else ""
-        said = (message.replace(key, "***") if key else message).strip()[:300]
-        if status in (401, 403):
-            where = self._key_env or "its environment variable (api_key_env=NAME says which)"
-            return AccessDenied(f"{self.name} refused the API key, or lacks the right ({status}); check {where}")
-        if status == 404:
-            return UnsupportedError(f"{self.name}: there is no such model, or no such address ({status}): {said}")
-        if status == 429:
-            wait: float | None = None
-            with contextlib.suppress(TypeError, ValueError):
-                wait = max(float({k.lower(): v for k, v in (headers or {}).items()}.get("retry-after", "")), 0.0)
-            return Throttled(f"{self.name} is asked too much: {said}", retry_after=wait)
-        if status in (408, 504):
-            return TimedOut(f"{self.name} did not answer in time ({status})")
-        if status >= 500 or status == 409:
-            return ConnectionFailed(f"{self.name} failed ({status}): {said}")
-        return ModelError(f"{self.name} refused ({status}): {said}")
-
-
-def client(module: str, extra: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingDependency(
-            f"{extra} rerankers need its client; run: pip install 'nearest[{extra}]'", extra=extra
-        ) from error
-
-
-def check_url(name: str, url: str) -> str:
-    """Raises InvalidInput unless it is an address without a secret in it, since names are shown."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidInput(f"{name} must be a server's address, such as http://localhost:8080/rerank")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise InvalidInput(
-            f"{name} holds a user, a password or parameters; put the key in an environment variable and name that: "
-            "api_key_env=NAME"
-        )
-    return url
+    def _status(self, code: int, message: str, headers: Mapping[str, str] | None = None) -> NearestError:
+        return remote.status(self.name, code, message, headers or {}, self._key_env)

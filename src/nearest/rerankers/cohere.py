@@ -9,8 +9,9 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from nearest import remote
 from nearest.errors import ConnectionFailed, NearestError
-from nearest.rerankers._remote import RemoteReranker, check_url, client
+from nearest.rerankers._remote import RemoteReranker
 
 if TYPE_CHECKING:
     import cohere
@@ -32,9 +33,7 @@ def load(
     API; it gets no key unless `api_key_env` names the variable that holds one. timeout: seconds of one
     request. Raises InvalidInput and MissingDependency.
     """
-    client("cohere", "cohere")
-    if base_url is not None:
-        check_url("base_url", base_url)
+    remote.client("cohere", "cohere")
     key_env = api_key_env or ("" if base_url else "CO_API_KEY")
     return CohereReranker(model, max_tokens, base_url, timeout=timeout, key_env=key_env)
 
@@ -45,19 +44,19 @@ class CohereReranker(RemoteReranker):
     def __init__(
         self, model: str, max_tokens: int | None, base_url: str | None, *, timeout: float, key_env: str
     ) -> None:
-        super().__init__(f"cohere:{model}", timeout=timeout, key_env=key_env)
+        super().__init__(f"cohere:{model}", base_url=base_url, timeout=timeout, key_env=key_env)
         self._model = model
         self._max_tokens = max_tokens
-        self._base_url = base_url
         self._lock = threading.Lock()
         self._made: cohere.ClientV2 | None = None
 
     def _client(self) -> cohere.ClientV2:
         with self._lock:
             if self._made is None:
-                key = self._key() if self._key_env else "none"
                 address = {"base_url": self._base_url} if self._base_url else {}
-                made: cohere.ClientV2 = client("cohere", "cohere").ClientV2(key, timeout=self._timeout, **address)
+                made: cohere.ClientV2 = remote.client("cohere", "cohere").ClientV2(
+                    self._key(), timeout=self._timeout, **address
+                )
                 self._made = made
             return self._made
 

@@ -1,4 +1,4 @@
-"""Any server with a `/rerank` address: `http:MODEL?url=http://localhost:8080/rerank`.
+"""Any server with a `/rerank` address: `http:MODEL?base_url=http://localhost:8080`.
 
 form says what it speaks. cohere, which Jina, vLLM, LiteLLM and others share: `{model, query, documents}` to
 `{results: [{index, relevance_score}]}`. tei, text-embeddings-inference: `{query, texts}` to `[{index, score}]`.
@@ -10,8 +10,9 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from nearest import remote
 from nearest.errors import ConnectionFailed, InvalidInput, NearestError
-from nearest.rerankers._remote import RemoteReranker, check_url, client
+from nearest.rerankers._remote import RemoteReranker
 
 if TYPE_CHECKING:
     import httpx
@@ -24,7 +25,7 @@ FORMS = ("cohere", "tei")
 def load(
     model: str,
     *,
-    url: str,
+    base_url: str,
     form: str = "cohere",
     api_key_env: str | None = None,
     batch: int | None = None,
@@ -32,25 +33,26 @@ def load(
 ) -> HTTPReranker:
     """The reranker behind an address; no request is made yet.
 
-    url: the whole address. form: cohere or tei. api_key_env: the environment variable whose value is sent as a
-    bearer token; none is sent without it. batch: texts of one request at most (1,000; for tei 32, its own default).
+    base_url: what comes before `/rerank`, such as `https://api.jina.ai/v1`. form: cohere or tei. api_key_env: the
+    environment variable whose value is sent as a bearer token; none is sent without it. batch: texts of one request at
+    most (1,000; for tei 32, its own default).
     timeout: seconds of one request. Raises InvalidInput and MissingDependency.
     """
-    client("httpx", "http")
+    remote.client("httpx", "http")
     if form not in FORMS:
         raise InvalidInput(f"form must be {' or '.join(FORMS)}, got {form!r}")
     if batch is not None and (not isinstance(batch, int) or batch < 1):
         raise InvalidInput(f"batch must be an integer of at least 1, got {batch!r}")
     most = batch or (32 if form == "tei" else 1000)
-    return HTTPReranker(model, check_url("url", url), form, most, timeout=timeout, key_env=api_key_env or "")
+    return HTTPReranker(model, form, most, base_url=base_url, timeout=timeout, key_env=api_key_env or "")
 
 
 class HTTPReranker(RemoteReranker):
-    def __init__(self, model: str, url: str, form: str, most: int, *, timeout: float, key_env: str) -> None:
-        super().__init__(f"http:{model}", timeout=timeout, key_env=key_env)
+    def __init__(self, model: str, form: str, most: int, *, base_url: str, timeout: float, key_env: str) -> None:
+        super().__init__(f"http:{model}", base_url=base_url, timeout=timeout, key_env=key_env)
         self.most = most
         self._model = model
-        self._url = url
+        self._url = f"{base_url.rstrip('/')}/rerank"
         self._form = form
         self._lock = threading.Lock()
         self._made: httpx.Client | None = None
@@ -58,7 +60,7 @@ class HTTPReranker(RemoteReranker):
     def _client(self) -> httpx.Client:
         with self._lock:
             if self._made is None:
-                made: httpx.Client = client("httpx", "http").Client(timeout=self._timeout)
+                made: httpx.Client = remote.client("httpx", "http").Client(timeout=self._timeout)
                 self._made = made
             return self._made
 

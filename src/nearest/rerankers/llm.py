@@ -18,8 +18,9 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from nearest import remote
 from nearest.errors import AccessDenied, ConnectionFailed, InvalidInput, NearestError
-from nearest.rerankers._remote import RemoteReranker, check_url, client
+from nearest.rerankers._remote import RemoteReranker
 
 if TYPE_CHECKING:
     import openai
@@ -55,12 +56,10 @@ def load(
     temperature: sent where it is given, since some models refuse it. timeout: seconds of one request. Raises
     InvalidInput and MissingDependency.
     """
-    client("openai", "openai")
+    remote.client("openai", "openai")
     for name, value in (("batch", batch), ("max_chars", max_chars)):
         if not isinstance(value, int) or value < 1:
             raise InvalidInput(f"{name} must be an integer of at least 1, got {value!r}")
-    if base_url is not None:
-        check_url("base_url", base_url)
     key_env = api_key_env or ("" if base_url else "OPENAI_API_KEY")
     return LLMReranker(model, base_url, batch, max_chars, temperature, timeout=timeout, key_env=key_env)
 
@@ -77,10 +76,9 @@ class LLMReranker(RemoteReranker):
         timeout: float,
         key_env: str,
     ) -> None:
-        super().__init__(f"llm:{model}", timeout=timeout, key_env=key_env)
+        super().__init__(f"llm:{model}", base_url=base_url, timeout=timeout, key_env=key_env)
         self.most = batch
         self._model = model
-        self._base_url = base_url
         self._max_chars = max_chars
         self._temperature = temperature
         self._lock = threading.Lock()
@@ -89,9 +87,8 @@ class LLMReranker(RemoteReranker):
     def _client(self) -> openai.OpenAI:
         with self._lock:
             if self._made is None:
-                key = self._key() if self._key_env else "none"
-                made: openai.OpenAI = client("openai", "openai").OpenAI(
-                    api_key=key, base_url=self._base_url, timeout=self._timeout, max_retries=0
+                made: openai.OpenAI = remote.client("openai", "openai").OpenAI(
+                    api_key=self._key(), base_url=self._base_url, timeout=self._timeout, max_retries=0
                 )
                 self._made = made
             return self._made
