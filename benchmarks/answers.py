@@ -147,6 +147,11 @@ def run() -> None:
             hits = [h for h in kb.search(question.text, k=HITS + 8) if h.document_id not in question.gold][:HITS]
             answer = _answer_from(kb, hits, question.text)
             gone.append((answer.confidence, answer.found, False))
+        rows, holds = _support_cases(Remembering(kb.embedder), documents, test, [])
+        checked = [
+            (confidence.SUPPORT(row) * (1 - row["numbers"]), True, ok) for row, ok in zip(rows, holds, strict=True)
+        ]
+    right_checks = sum((p >= support.HOLDS) == ok for p, _, ok in checked) / len(checked)
     found = [outcome for outcome in outcomes if outcome[1]]
     table(
         f"answers, extractive: {TEST} XQuAD English questions, {len(documents)} paragraphs",
@@ -159,6 +164,8 @@ def run() -> None:
             ("confidence, expected calibration error (10 bins)", f"{calibration_error(outcomes + gone):.3f}"),
             ("confidence, Brier score", f"{np.mean([(p - right) ** 2 for p, _, right in outcomes + gone]):.3f}"),
             ("confidence, area under the ROC curve", f"{roc_area(outcomes + gone):.3f}"),
+            (f"support of {len(checked)} statements, rightly told", f"{right_checks:.3f}"),
+            ("  area under the ROC curve", f"{roc_area(checked):.3f}"),
         ),
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearest import chunkers, embedders, filters, layers, readers, rerankers, stores
+from nearest import chunkers, embedders, filters, generators, layers, readers, rerankers, stores
 from nearest.contract import (
     Chunker,
     Document,
@@ -179,10 +179,16 @@ def evaluate(
     location: str | Path | None = None,
     embedder: str | Embedder | None = None,
     chunker: str | Chunker = "whole",
+    against: str | Path | None = None,
+    runs: str | Path | None = None,
+    answers: bool = False,
+    generator: str | Generator | None = None,
     progress: Callable[[Stage], None] | None = None,
 ) -> Evaluation:
     """Index a data set in BEIR's layout and measure dense, lexical and hybrid search on it.
 
+    against: a TREC run file to compare with. runs: a folder for TREC run files, one a mode. answers: measure
+    `Collection.ask` too, with a generator or without.
     location: where its collection is kept, so that a second run indexes nothing; by default it is
     temporary. Texts over the model's limit are pooled, and counted. Raises InvalidInput for a data set that
     does not fit together, before anything is written, and for a collection that holds other documents.
@@ -197,7 +203,30 @@ def evaluate(
         kb = stack.enter_context(open(place, embedder=embedder, chunker=chunker))
         if kb.count() > len(kb.ledger.lookup(dataset.ids)):
             raise InvalidInput(f"{place} holds other documents than {folder}; give another folder")
-        return evaluate.run(kb, dataset, progress)
+        measured = evaluate.run(kb, dataset, progress)
+        if runs is not None:
+            evaluate.write_runs(measured, runs)
+        if against is not None:
+            evaluate.compare_with(measured, against, dataset)
+        if answers:
+            model = generators.load(generator) if isinstance(generator, str) else generator
+            measured.answers = evaluate.ask(
+                dataset.queries, dataset.qrels, lambda text: kb.ask(text, generator=model), progress
+            )
+        return measured
+
+
+def make_test_set(location: str | Path, folder: str | Path, *, count: int = 100, seed: int = 0) -> int:
+    """Known-item queries about a collection's documents, in BEIR's layout; see `nearest.evaluate.known`.
+
+    Returns how many queries there are. Raises InvalidInput for a folder that is not empty.
+    """
+    from nearest.evaluate import known
+
+    with open(location, create=False) as kb:
+        ids = sorted({record.document_id or "" for record in kb.scan()})
+        documents = [document for document in map(kb.get, ids) if document is not None]
+    return known.make(documents, folder, count=count, seed=seed)
 
 
 class _Settings:
@@ -702,7 +731,6 @@ class Collection:
         return Conversation(self._answerer(generator), Asked(k, where, mode, budget, max_tokens))
 
     def _answerer(self, generator: str | Generator | None) -> Answerer:
-        from nearest import generators
         from nearest.answer import Answerer
         from nearest.stores._bm25 import Analyzer
 

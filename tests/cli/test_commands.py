@@ -11,6 +11,7 @@ import pytest
 
 import nearest
 from nearest import embedders, stores
+from nearest.answer import confidence
 from nearest.cli import main
 from nearest.contract import Embedder
 from nearest.errors import CollectionDamaged, ConnectionFailed, DiskFull, MissingDependency, ModelError, ReadOnly
@@ -342,14 +343,83 @@ def test_eval(run: Run, judged: Path, tmp_path: Path) -> None:
     assert ran.code == 0
     assert (ran.data["dataset"], ran.data["documents"], ran.data["queries"]) == ("set", 9, 2)
     assert list(ran.data["modes"]) == ["dense", "lexical", "hybrid"]
-    assert ran.data["modes"]["lexical"] == {"ndcg@10": 1.0, "recall@100": 1.0, "mrr@10": 1.0}
+    assert ran.data["modes"]["lexical"] == {
+        "ndcg@10": 1.0, "recall@100": 1.0, "mrr@10": 1.0, "map@100": 1.0, "precision@10": 0.1,
+    }  # fmt: skip
+    assert ran.data["intervals"]["lexical"]["ndcg@10"] == [1.0, 1.0]
+    assert [c["first"] for c in ran.data["comparisons"]] == ["hybrid", "hybrid", "lexical"]
     assert ran.data["modes"]["dense"]["recall@100"] == 1.0
     assert set(ran.data["seconds"]) == {"index", "dense", "lexical", "hybrid"}
     assert sorted(tmp_path.iterdir()) == [judged]
     lines = run("eval", judged).out.splitlines()
     assert lines[0].startswith("set: 9 documents, 2 queries, indexed in ")
-    assert lines[1].split() == ["mode", "ndcg@10", "recall@100", "mrr@10", "seconds"]
+    assert lines[1].split() == ["mode", "ndcg@10", "recall@100", "mrr@10", "map@100", "precision@10", "seconds"]
     assert lines[3].split()[:4] == ["lexical", "1.0000", "1.0000", "1.0000"]
+
+
+def test_eval_tells_each_query_writes_runs_and_compares_with_one(run: Run, judged: Path, tmp_path: Path) -> None:
+    ran = run("eval", judged, "-c", "kept", "--per-query", "--runs", "runs", "--answers", "--json")
+    assert ran.code == 0
+    assert ran.data["per_query"]["lexical"]["q1"]["mrr@10"] == 1.0
+    assert set(ran.data["answers"]) >= {"found", "confidence", "judged_recall", "dollars"}
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["dense.run", "hybrid.run", "lexical.run"]
+    assert (tmp_path / "runs" / "lexical.run").read_text().startswith("q1 Q0 d3 1 ")
+    again = run("eval", judged, "-c", "kept", "--against", "runs/lexical.run", "--per-query")
+    assert "lexical - lexical.run: +0.0000 ndcg@10 (p = 1.000, better on 0, worse on 0)" in again.out
+    assert "q1  ndcg@10 dense " in again.out
+    broken = run("eval", judged, "-c", "kept", "--against", "nothing.run")
+    assert (broken.code, broken.out) == (2, "")
+
+
+def test_eval_makes_a_test_set_from_a_collection(run: Run, tmp_path: Path) -> None:
+    names = ("apple", "tulip", "engine")
+    put(tmp_path / "kb", *(nearest.Document(n, f"This {n} tells of {n}s, their prices and care.") for n in names))
+    made = run("eval", "made", "--make", "2", "-c", "kb")
+    assert (made.code, made.out) == (0, "2 queries in made; measure with: nearest eval made\n")
+    measured = run("eval", "made", "--json").data
+    assert (measured["documents"], measured["queries"]) == (3, 2)
+    assert measured["modes"]["lexical"]["recall@100"] == 1.0
+    assert run("eval", "made", "--make", "2", "-c", "kb").code == 2
+    assert run("eval", "other", "--make", "2", "-c", "nothing").code == 2
+
+
+# --- ask ---
+
+
+def test_ask_quotes_and_cites(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confidence, "ENOUGH", 0.0)  # the fake model's vectors say nothing
+    put(tmp_path / "kb", nearest.Document("keys", "Keys rotate once a month. \x1b[31mOld ones are kept."))
+    ran = run("ask", "How often do keys rotate?", "-c", "kb")
+    assert (ran.code, ran.err) == (0, "")
+    assert "Keys rotate once a month. [1]" in ran.out
+    assert "\n[1] keys\n" in ran.out
+    assert "\x1b" not in ran.out
+    told = run("ask", "How often do keys rotate?", "-c", "kb", "--json").data
+    assert told["found"]
+    assert told["sources"][0]["document_id"] == "keys"
+    assert told["generator"] == "extractive"
+
+
+def test_ask_says_when_the_documents_do_not_tell(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confidence, "ENOUGH", 1.0)
+    put(tmp_path / "kb", nearest.Document("keys", "Keys rotate once a month."))
+    ran = run("ask", "Who painted it?", "-c", "kb")
+    assert ran.code == 1
+    assert ran.out.startswith("This is not in these documents.\n")
+
+
+def test_ask_with_a_provider_that_cannot_be_reached(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confidence, "ENOUGH", 0.0)
+    put(tmp_path / "kb", nearest.Document("keys", "Keys rotate once a month."))
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    pytest.importorskip("anthropic", reason="the client of anthropic is not installed")
+    ran = run("ask", "How often do keys rotate?", "-c", "kb", "-g", "anthropic:claude-haiku-4-5")
+    assert ran.code == 0
+    assert "needs an API key; put it in the environment variable ANTHROPIC_API_KEY" in ran.err
+    assert "Keys rotate once a month. [1]" in ran.out
+    unknown = run("ask", "How?", "-c", "kb", "-g", "nobody:model")
+    assert (unknown.code, unknown.out) == (2, "")
+    assert "no generator named 'nobody'" in unknown.err
 
 
 def test_eval_keeps_its_index_where_it_is_told_to(run: Run, judged: Path, tmp_path: Path) -> None:
@@ -458,7 +528,7 @@ def test_version_and_help(run: Run) -> None:
 
     assert run("--version").out == f"nearest {metadata.version('nearest')}\n"
     shown = run("--help").out
-    for command in ("add", "search", "get", "rm", "info", "eval", "stores", "demo"):
+    for command in ("add", "search", "ask", "get", "rm", "info", "eval", "stores", "demo"):
         assert f"  {command} " in shown
         assert "--json" in run(command, "--help").out
         assert "--collection" in run(command, "-h").out or command == "stores"

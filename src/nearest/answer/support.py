@@ -70,7 +70,8 @@ def _supports(text: str, sources: Sequence[Source], embedder: Embedder, terms: T
             supports.append(1.0)
         else:
             found = features(text, source.text, some, vectors[0], vectors[at : at + len(some)], terms)
-            supports.append(confidence.SUPPORT(found))
+            # A number that the passage lacks weighs more than words in common can.
+            supports.append(confidence.SUPPORT(found) * (1 - found["numbers"]))
         at += len(some)
     return supports
 
@@ -85,14 +86,13 @@ def features(
     """
     words = set(terms(text))
     plain = passage.casefold()
-    numbers = set(_NUMBER.findall(text))
+    numbers = _numerals(text)
     names = {name.casefold() for name in _NAME.findall(text)}
-    in_passage = set(_NUMBER.findall(passage))
     return {
         "cosine": float(np.max(others @ vector)),
         "coverage": len(words & set(terms(passage))) / max(len(words), 1),
         "window": max(len(words & set(terms(w))) for w in windows) / max(len(words), 1),
-        "numbers": len(numbers - in_passage) / max(len(numbers), 1),
+        "numbers": len(numbers - _numerals(passage)) / max(len(numbers), 1),
         "names": sum(name not in plain for name in names) / max(len(names), 1),
     }
 
@@ -102,6 +102,11 @@ def windows(passage: str) -> list[str]:
     spans = sentences.spans(passage)
     pairs = itertools.pairwise(spans)
     return [passage[a:b] for a, b in spans] + [passage[a:d] for (a, _), (_, d) in pairs]
+
+
+def _numerals(text: str) -> set[str]:
+    """1,233 and 1233 are one."""
+    return {number.replace(",", "") for number in _NUMBER.findall(text)}
 
 
 def _numbers(text: str) -> list[int]:

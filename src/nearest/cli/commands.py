@@ -160,21 +160,47 @@ def add(
 
 @cli.command()
 def search(
-    query: Annotated[str, typer.Argument(help="A question, or words.")],
+    query: Annotated[str | None, typer.Argument(help="A question, or words.", show_default=False)] = None,
     collection: Where = DEFAULT,
     k: Annotated[int, typer.Option("-k", metavar="N", help="Hits at most.")] = 10,
     mode: Annotated[str, typer.Option(metavar="MODE", help="dense (meaning), lexical (words) or hybrid.")] = "hybrid",
     where: Condition = None,
+    like: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="More like this document or hit; repeatable, QUERY may go.")
+    ] = None,
+    rerank: Annotated[
+        str | None, typer.Option(metavar="PROVIDER:MODEL", help="Have the best judged again by this model.")
+    ] = None,
+    min_score: Annotated[float | None, typer.Option(metavar="X", help="Leave out what scores less.")] = None,
+    group: Annotated[bool, typer.Option("--group", help="One hit a document, its best.")] = False,
+    diversity: Annotated[float, typer.Option(metavar="X", help="0 to 1: how much likeness to better hits costs.")] = 0,
+    facet: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD", help="Count its values among all that --where lets through.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Tell how each score came about.")] = False,
     as_json: Json = False,
 ) -> None:
     """Find the passages that answer a question best."""
     from nearest.cli import show
 
+    if query is None and not like:
+        raise UsageError("Missing argument 'QUERY' (or --like ID).")
     condition = _condition(where)
     with _resumable(), _open(collection) as opened:
-        hits = opened.search(query, k=k, where=condition, mode=cast("Any", mode), explain=explain)
-    show.hits(query, hits, as_json)
+        hits = opened.search(
+            query,
+            k=k,
+            where=condition,
+            mode=cast("Any", mode),
+            like=like or (),
+            rerank=rerank,
+            min_score=min_score,
+            group_by="document" if group else None,
+            diversity=diversity,
+            explain=explain or rerank is not None,
+        )
+        facets = {field: opened.facets(field, where=condition) for field in facet or ()}
+    show.hits(query, hits, as_json, facets=facets, explain=explain)
 
 
 @cli.command()
@@ -258,24 +284,42 @@ def evaluate(
     ] = None,
     embedder: Model = None,
     chunker: Annotated[str, typer.Option(metavar="NAME", help="How texts are cut.")] = "whole",
+    per_query: Annotated[bool, typer.Option("--per-query", help="Tell the measures of each query too.")] = False,
+    against: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Compare with a TREC run file, by a paired test.")
+    ] = None,
+    runs: Annotated[str | None, typer.Option(metavar="FOLDER", help="Write a TREC run file a mode.")] = None,
+    answers: Annotated[bool, typer.Option("--answers", help="Measure answers and their citations too.")] = False,
+    generator: Annotated[
+        str | None, typer.Option("--generator", "-g", metavar="PROVIDER:MODEL", help="Writes those answers.")
+    ] = None,
+    make: Annotated[
+        int | None, typer.Option(metavar="N", help="Make DIR first: N queries about the documents of the collection.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Measure search on a data set with judgements.
 
-    DIR is indexed and asked its questions in every mode: dense, lexical and hybrid.
+    DIR is indexed and asked its questions in every mode: dense, lexical and hybrid. With --make N it is only made, from
+    the collection's own documents, for another run to measure.
     """
     from nearest import app
     from nearest.cli import show
 
+    if make is not None:
+        with _resumable():
+            show.made(folder, app.make_test_set(collection or DEFAULT, folder, count=make), as_json)
+        return 0
     keep = f"Run the same command again to go on; the index is in {collection}."
     with (
         _resumable(keep if collection else "Nothing was kept; with -c FOLDER it can be resumed."),
         show.stages() as told,
     ):
         evaluation = app.evaluate(
-            folder, location=collection, embedder=embedder, chunker=chunker, progress=lambda at: told(*at)
-        )
-    show.evaluation(evaluation, as_json)
+            folder, location=collection, embedder=embedder, chunker=chunker, against=against, runs=runs,
+            answers=answers, generator=generator, progress=lambda at: told(*at),
+        )  # fmt: skip
+    show.evaluation(evaluation, as_json, per_query)
     return 1 if evaluation.failed else 0
 
 

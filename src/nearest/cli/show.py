@@ -13,6 +13,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -232,15 +233,41 @@ def _failures(out: Console, failed: Sequence[Failure]) -> None:
         out.print("What failed is tried again when the same command is run.")
 
 
-def hits(query: str, hits: Sequence[Hit], json_wanted: bool) -> None:
+def hits(
+    query: str | None,
+    hits: Hits,
+    json_wanted: bool,
+    *,
+    facets: Mapping[str, Sequence[tuple[Any, int]]],
+    explain: bool,
+) -> None:
+    """explain: whether it was asked for; a reranking that had to be left out is told in any case."""
+    facts = hits.explain or {}
+    if skipped := facts.get("rerank", {}).get("skipped"):
+        note(f"not reranked: {skipped}")
+    shown = hits if explain else [replace(hit, explain=None) for hit in hits]
     if json_wanted:
-        as_json({"query": query, "hits": [_hit_json(hit) for hit in hits]})
+        told: dict[str, Any] = {"query": query, "hits": [_hit_json(hit) for hit in shown]}
+        if facets:
+            told["facets"] = {
+                field: [{"value": value, "count": count} for value, count in found] for field, found in facets.items()
+            }
+        if explain:
+            told["explain"] = facts
+        if skipped:
+            told["not_reranked"] = skipped
+        as_json(told)
         return
     out = _out()
     if not hits:
         out.print("no hits")
-    for rank, hit in enumerate(hits, 1):
+    for rank, hit in enumerate(shown, 1):
         _hit(out, rank, hit)
+    for field, found in facets.items():
+        line = ", ".join(f"{_clean(str(value))} ({count:,})" for value, count in found) or "no values"
+        out.print(Text(f"{_clean(field)}: ", "bold") + Text(line))
+    if explain:
+        out.print(Text(_told(facts), "cyan"))
 
 
 def answer(parts: Iterable[Any], json_wanted: bool) -> Any:
@@ -390,13 +417,23 @@ class _Evaluation(Protocol):
     seconds: dict[str, float]
     pooled: int
     failed: list[Failure]
+    comparisons: list[Any]
+    per_query: dict[str, dict[str, dict[str, float]]]
+    answers: dict[str, float]
 
     def to_json(self) -> dict[str, Any]: ...
 
 
-def evaluation(evaluation: _Evaluation, json_wanted: bool) -> None:
+def made(folder: str, queries: int, json_wanted: bool) -> None:
     if json_wanted:
-        as_json(evaluation.to_json())
+        as_json({"folder": folder, "queries": queries})
+        return
+    _out().print(f"{_plural(queries, 'query', 'queries')} in {_clean(folder)}; measure with: nearest eval {folder}")
+
+
+def evaluation(evaluation: _Evaluation, json_wanted: bool, per_query: bool = False) -> None:
+    if json_wanted:
+        as_json({**evaluation.to_json(), **({"per_query": evaluation.per_query} if per_query else {})})
         return
     from rich.table import Table
 
@@ -415,6 +452,15 @@ def evaluation(evaluation: _Evaluation, json_wanted: bool) -> None:
     if evaluation.pooled:
         out.print(f"{_plural(evaluation.pooled, 'text')} over the model's limit, embedded in windows")
     out.print(table)
+    for each in evaluation.comparisons:
+        sure = f"p = {each.p:.3f}, better on {each.better}, worse on {each.worse}"
+        out.print(f"{each.first} - {_clean(each.second)}: {each.difference:+.4f} {each.measure} ({sure})")
+    if evaluation.answers:
+        out.print("answers: " + ", ".join(f"{name} {value:.4g}" for name, value in evaluation.answers.items()))
+    if per_query:
+        for query in next(iter(evaluation.per_query.values()), {}):
+            told = [f"{mode} {each[query]['ndcg@10']:.4f}" for mode, each in evaluation.per_query.items()]
+            out.print(f"{_clean(query)}  ndcg@10 {', '.join(told)}")
     _failures(out, evaluation.failed)
 
 

@@ -4,7 +4,33 @@
 asks its questions in every mode, `significance` compares, `trec` reads and writes run files.
 """
 
+from nearest.evaluate import known
 from nearest.evaluate.beir import Dataset, load
-from nearest.evaluate.run import MEASURES, Comparison, Evaluation, Stage, compare, per_query, run
+from nearest.evaluate.run import (
+    MEASURES,
+    Comparison,
+    Evaluation,
+    Stage,
+    ask,
+    compare,
+    compare_with,
+    per_query,
+    run,
+    write_runs,
+)
 
-__all__ = ["MEASURES", "Comparison", "Dataset", "Evaluation", "Stage", "compare", "load", "per_query", "run"]
+__all__ = [
+    "MEASURES",
+    "Comparison",
+    "Dataset",
+    "Evaluation",
+    "Stage",
+    "ask",
+    "compare",
+    "compare_with",
+    "known",
+    "load",
+    "per_query",
+    "run",
+    "write_runs",
+]

@@ -12,11 +12,12 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from nearest.contract import MAX_K, Document, Failure, Hit
 from nearest.errors import InvalidInput
-from nearest.evaluate import metrics, significance
+from nearest.evaluate import answers, metrics, significance, trec
 from nearest.evaluate.beir import Dataset
 
 MODES = ("dense", "lexical", "hybrid")
@@ -54,7 +55,8 @@ class Evaluation:
     modes: each of MEASURES of each mode. seconds: `index`, and each mode's for all queries. failed: documents that
     could not be indexed. pooled: texts over the model's limit, embedded in windows. intervals: where each mean lies,
     with 95% confidence by the bootstrap. comparisons: of each two modes, by `compare`. rankings: the documents of each
-    query, best first, with the scores of their best chunks, by mode. per_query: the measures of each, by mode.
+    query, best first, with the scores of their best chunks, by mode. per_query: the measures of each, by mode. answers:
+    see `ask`; empty where none were asked for.
     """
 
     dataset: str
@@ -70,6 +72,7 @@ class Evaluation:
     comparisons: list[Comparison] = field(default_factory=list)
     rankings: dict[str, dict[str, list[tuple[str, float]]]] = field(default_factory=dict)
     per_query: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    answers: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """All but the rankings and the queries one by one, which are long."""
@@ -120,6 +123,59 @@ def compare(
     return Comparison(first, second, measure, difference, p, sum(x > y for x, y in pairs), sum(x < y for x, y in pairs))
 
 
+def compare_with(evaluation: Evaluation, path: str | Path, dataset: Dataset) -> None:
+    """Compare each mode with a TREC run file; the results are added to `comparisons`. Raises InvalidInput."""
+    theirs = {query: [document for document, _ in ranking] for query, ranking in trec.read(path).items()}
+    other = per_query(theirs, dataset.qrels)
+    name = Path(path).name
+    evaluation.comparisons += [compare(mode, each, name, other) for mode, each in evaluation.per_query.items()]
+
+
+def write_runs(evaluation: Evaluation, folder: str | Path) -> None:
+    """A TREC run file a mode, `dense.run` and so on. Raises InvalidInput for ids that hold a space."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for mode, rankings in evaluation.rankings.items():
+        trec.write(Path(folder) / f"{mode}.run", rankings, mode)
+
+
+def ask(
+    queries: Mapping[str, str],
+    qrels: Mapping[str, metrics.Judgements],
+    answer: Callable[[str], Any],
+    tell: Callable[[Stage], None] | None = None,
+) -> dict[str, float]:
+    """The means of the measures of `answers` over the queries with a positive judgement.
+
+    answer: a question to what `Collection.ask` gives. found: the share that was answered; support and precision are
+    over those, recall and confidence over all. dollars: by the generator, left out where they are not known.
+    """
+    told: dict[str, list[float]] = {name: [] for name in ("found", "confidence", "judged_recall")}
+    over_found: dict[str, list[float]] = {name: [] for name in ("support", "citation_precision", "judged_precision")}
+    dollars: list[float | None] = []
+    asked = metrics.judged_queries(qrels)
+    for number, query in enumerate(asked, 1):
+        given = answer(queries[query])
+        documents = {source.number: source.document_id for source in given.sources}
+        sentences = [
+            [answers.Cited(documents.get(c.source, ""), c.supported) for c in sentence.citations]
+            for sentence in given.sentences
+        ]
+        relevant = {document for document, relevance in qrels[query].items() if relevance > 0}
+        told["found"].append(float(given.found))
+        told["confidence"].append(given.confidence)
+        told["judged_recall"].append(answers.judged_recall(sentences, relevant))
+        dollars.append(given.spent.dollars)
+        if sentences:
+            over_found["support"].append(answers.support(sentences))
+            over_found["citation_precision"].append(answers.citation_precision(sentences))
+            over_found["judged_precision"].append(answers.judged_precision(sentences, relevant))
+        if tell is not None:
+            tell(Stage("answers", number, len(asked)))
+    means = {name: math.fsum(v) / len(v) for name, v in {**told, **over_found}.items() if v}
+    known = [each for each in dollars if each is not None]
+    return {**means, **({"dollars": math.fsum(known)} if len(known) == len(dollars) else {})}
+
+
 def run(kb: Collection, dataset: Dataset, progress: Callable[[Stage], None] | None = None) -> Evaluation:
     """Index what the collection lacks of a data set, pooling what is over the model's limit, and measure it."""
     tell = progress or (lambda stage: None)
@@ -163,9 +219,9 @@ def _rankings(
         found: dict[str, dict[str, float]] = {query: {} for query in batch}
         k = _DEPTH + 1  # the query itself may be among them
         while batch:
-            answers = kb.search_many([queries[query] for query in batch], k=k, mode=mode)
+            lists = kb.search_many([queries[query] for query in batch], k=k, mode=mode)
             short = []
-            for query, hits in zip(batch, answers, strict=True):
+            for query, hits in zip(batch, lists, strict=True):
                 # A deeper search may fuse a little differently; what the first one ranked stays in front.
                 ranked = found[query]
                 for hit in hits:

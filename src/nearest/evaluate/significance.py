@@ -6,16 +6,13 @@ come from a seed, so that a report can be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 _BLOCK = 1 << 22  # numbers drawn at once
 
 
-def interval(
-    values: Sequence[float], *, level: float = 0.95, samples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
+def interval(values: ArrayLike, *, level: float = 0.95, samples: int = 2000, seed: int = 0) -> tuple[float, float]:
     """The bootstrap percentile interval of the mean (Efron, 1979; for retrieval Sakai, SIGIR 2006).
 
     Raises ValueError without values.
@@ -29,7 +26,7 @@ def interval(
     return float(low), float(high)
 
 
-def randomisation(one: Sequence[float], two: Sequence[float], *, samples: int = 20_000, seed: int = 0) -> float:
+def randomisation(one: ArrayLike, two: ArrayLike, *, samples: int = 20_000, seed: int = 0) -> float:
     """The two-sided p-value of Fisher's paired randomisation test (Smucker, Allan and Carterette, CIKM 2007).
 
     It asks how often the means would differ at least so much if each query's two values were exchanged by the toss of
@@ -61,7 +58,7 @@ def _blocks(samples: int, width: int) -> list[int]:
     return [min(each, samples - at) for at in range(0, samples, each)]
 
 
-def _checked(values: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _checked(values: ArrayLike) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     given = np.asarray(values, np.float64)
     if given.ndim != 1 or not len(given):
         raise ValueError("needs at least one value")
