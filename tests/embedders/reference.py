@@ -236,7 +236,7 @@ def tokens(folder: Path, ids: list[int], segments: list[int], tensors: dict[str,
             part = slice(h * size, (h + 1) * size)
             scores = q[:, part] @ k[:, part].T / math.sqrt(size)
             if mpnet:
-                scores += tensors["encoder.relative_attention_bias.weight"][_buckets(len(ids)), h]
+                scores += tensors["encoder.relative_attention_bias.weight"][buckets(len(ids)), h]
             scores = np.exp(scores - scores.max(axis=1, keepdims=True))
             mixed[:, part] = scores / scores.sum(axis=1, keepdims=True) @ v[:, part]
         x = norm(x + linear(mixed, f"{at}.attention.output.dense"), f"{at}.attention.output.LayerNorm")
@@ -245,7 +245,7 @@ def tokens(folder: Path, ids: list[int], segments: list[int], tensors: dict[str,
     return x
 
 
-def _buckets(t: int) -> NDArray[np.int64]:
+def buckets(t: int) -> NDArray[np.int64]:
     """(t, t): the bucket of each token (row) and the token that it looks at (column), as in T5 (Raffel et al. 2020)."""
     found = np.zeros((t, t), np.int64)
     for own in range(t):

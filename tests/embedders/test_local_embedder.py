@@ -17,7 +17,7 @@ from nearest import embedders
 from nearest.contract import Embedder, Float32
 from nearest.embedders import local
 from nearest.encoder import bert, files, runtime
-from nearest.errors import InvalidInput, ModelError, NearestError, TextTooLong
+from nearest.errors import InvalidInput, ModelError, NearestError, TextTooLong, UnsupportedError
 from tests.embedders import reference
 
 MEAN = {"word_embedding_dimension": 32, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
@@ -74,6 +74,11 @@ def test_like_the_reference(tmp_path: Path, pooling: str, made: dict[str, Any]) 
     assert (vectors * wanted).sum(axis=1).min() >= 0.999
     others = wanted @ wanted.T - 2 * np.eye(40)
     assert others.max() < 0.9999, "texts must differ for this test to mean something"
+
+
+def test_mpnets_buckets() -> None:
+    places = np.arange(512)
+    assert (bert.buckets(places - places[:, None]) == reference.buckets(512)).all()
 
 
 def test_batches_keep_the_order_and_padding_changes_nothing(embedder: Embedder) -> None:
@@ -190,7 +195,7 @@ def test_one_string_for_a_list(embedder: Embedder) -> None:
         embedder.embed_documents("heart")
 
 
-# --- prefixes and the fingerprint ------------------------------------------------------------------
+# --- prefixes and names ----------------------------------------------------------------------------
 
 
 def test_prefixes_from_the_model_and_from_the_caller(tmp_path: Path) -> None:
@@ -204,6 +209,106 @@ def test_prefixes_from_the_model_and_from_the_caller(tmp_path: Path) -> None:
         assert embedder.embed_queries(["heart"])[0] @ plain.embed_query(query + "heart") > 0.9999
         assert embedder.embed_documents(["heart"])[0] @ plain.embed_query(document + "heart") > 0.9999
     assert len({plain.fingerprint, own.fingerprint, given.fingerprint}) == 3
+
+
+E5, BGE = ("query: ", "passage: "), ("Represent this sentence for searching relevant passages: ", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "prompts", "wanted", "source"),
+    [
+        ("e5-small-v2", None, E5, "the registry"),
+        ("multilingual-E5-base", {"query": "", "document": ""}, E5, "the registry"),
+        ("bge-large-en-v1.5", {}, BGE, "the registry"),
+        ("bge-m3", None, ("", ""), "nobody"),
+        ("e5-small-v2-of-mine", None, ("", ""), "nobody"),
+        ("e5-small", {"query": "q ", "corpus": "c "}, ("q ", "c "), "the model's files"),
+        ("bge-small-en", {"document": "d "}, ("", "d "), "the model's files"),
+    ],
+)
+def test_prefixes_of_a_family(
+    tmp_path: Path, name: str, prompts: dict[str, str] | None, wanted: tuple[str, str], source: str
+) -> None:
+    made = {} if prompts is None else {"config_sentence_transformers.json": {"prompts": prompts}}
+    folder = reference.make(tmp_path / name, pooling=MEAN, files=made)
+    for spec, options in ((f"local:{folder}", {}), (f"local:org/{name}", {"folder": folder})):
+        embedder = embedders.load(spec, **options)
+        assert isinstance(embedder, local.LocalEmbedder)
+        assert (embedder.prefixes.query, embedder.prefixes.document) == wanted
+        assert embedder.prefixes.source == source
+        assert embedder.name == spec
+
+
+def test_a_familys_prefixes_are_told_and_can_be_turned_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="nearest")
+    folder = reference.make(tmp_path / "e5-small", pooling=MEAN)
+    own = embedders.load(f"local:{folder}")
+    assert "its files have no prompts" in caplog.text
+    assert "'query: ' is put before queries" in caplog.text
+    caplog.clear()
+    none = embedders.load(f"local:{folder}?query_prefix=&document_prefix=")
+    assert not caplog.text
+    assert own.embed_query("heart") @ none.embed_query("query: heart") > 0.9999
+    assert own.embed_documents(["heart"])[0] @ none.embed_documents(["passage: heart"])[0] > 0.9999
+
+
+def test_a_name_opens_the_same_again(tmp_path: Path) -> None:
+    folder = reference.make(tmp_path / "model", pooling=MEAN)
+    for written in ("", "?query_prefix=what: &document_prefix=", "?dimensions=8&matryoshka=true"):
+        spec = f"local:{folder}{written}"
+        embedder = embedders.load(spec)
+        assert embedders.canonical(spec) == embedder.name
+        again = embedders.load(embedder.name)
+        assert (again.name, again.fingerprint, again.dimension) == (
+            embedder.name, embedder.fingerprint, embedder.dimension,
+        )  # fmt: skip
+    spec = f"local:org/model?folder={folder}"
+    assert embedders.canonical(spec) == embedders.load(spec).name == "local:org/model"
+
+
+# --- shorter vectors -------------------------------------------------------------------------------
+
+
+def test_the_beginning_at_unit_length(tmp_path: Path) -> None:
+    folder = reference.make(tmp_path / "mxbai-embed-large-v1", pooling=CLS)
+    whole = embedders.load(f"local:{folder}?query_prefix=")
+    short = embedders.load(f"local:{folder}?query_prefix=&dimensions=8")
+    assert short.dimension == 8
+    texts = reference.texts(20, 20)
+    wanted = whole.embed_documents(texts)[:, :8]
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    np.testing.assert_allclose(short.embed_documents(texts), wanted, atol=1e-4)
+    np.testing.assert_allclose(short.embed_queries(texts), wanted, atol=1e-4)
+    assert short.embed_query(texts[0]).shape == (8,)
+    assert short.embed_documents([]).shape == (0, 8)
+    assert short.fingerprint != whole.fingerprint
+    assert embedders.load(f"local:{folder}?query_prefix=&dimensions=32").fingerprint == whole.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("all-MiniLM-L12-v2", {"dimensions": 8}, r"trained for 32 dimensions and no fewer.*matryoshka=true"),
+        ("snowflake-arctic-embed-m-v1.5", {"dimensions": 8}, "32 dimensions and 256:"),
+        ("mxbai-embed-large-v1", {"dimensions": 33}, "vectors of 32 dimensions, not 33"),
+        ("all-MiniLM-L12-v2", {"dimensions": 33, "matryoshka": True}, "not 33"),
+    ],
+)
+def test_dimensions_that_a_model_does_not_offer(
+    tmp_path: Path, name: str, options: dict[str, Any], message: str
+) -> None:
+    folder = reference.make(tmp_path / name, pooling=MEAN)
+    with pytest.raises(UnsupportedError, match=message):
+        embedders.load(f"local:{folder}", **options)
+
+
+def test_dimensions_on_the_users_word(folder: Path) -> None:
+    assert embedders.load(f"local:{folder}", dimensions=5, matryoshka=True).embed_query("heart").shape == (5,)
+    with pytest.raises(InvalidInput, match="at least 1"):
+        embedders.load(f"local:{folder}", dimensions=0)
+
+
+# --- the fingerprint -------------------------------------------------------------------------------
 
 
 def test_the_fingerprint_is_that_of_the_vectors(tmp_path: Path) -> None:
@@ -236,12 +341,17 @@ def _modules(*kinds: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        ({"model_type": "distilbert"}, "model_type 'distilbert'"),
+        (
+            {"model_type": "nomic_bert", "architectures": ["NomicBertModel"]},
+            r"'nomic_bert' is not .*NomicBertModel\); on PyTorch, sentence-transformers:.*model may run it",
+        ),
+        ({"auto_map": {"AutoConfig": "x.Y", "AutoModel": "x.Z"}}, "code of its own.*sentence-transformers:"),
+        ({"model_type": "mpnet", "relative_attention_num_buckets": 16}, "relative_attention_num_buckets 16"),
         ({"hidden_act": "silu"}, "hidden_act 'silu'"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
         ({"is_decoder": True}, "decoder"),
         ({"num_attention_heads": 5}, "multiple"),
-        ({"pooling": {"pooling_mode_max_tokens": True}}, "pooling \\['max'\\]"),
+        ({"pooling": {"pooling_mode_max_tokens": True}}, r"pooling \['max'\].*sentence-transformers:"),
         ({"pooling": {"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True}}, "pooling"),
         ({"pooling": {"pooling_mode": "mean", "include_prompt": False}}, "include_prompt"),
         ({"files": _modules("Transformer", "Pooling", "Dense")}, "Dense"),

@@ -21,7 +21,7 @@ from nearest import plugins
 from nearest.contract import Embedder
 from nearest.errors import InvalidInput
 
-HOW = frozenset({"cache", "fallback", "price", "batch", "parallel", "rpm", "tpm", "timeout", "device"})
+HOW = frozenset({"cache", "fallback", "price", "batch", "parallel", "rpm", "tpm", "timeout", "device", "folder"})
 
 
 def load(
@@ -65,8 +65,13 @@ def load(
 def canonical(spec: str) -> str:
     """The name that the embedder of a spec has, as far as it can be told without loading it."""
     provider, model, options = _parsed(spec)
-    some = [f"{name}={quote(options[name], safe='/:')}" for name in sorted(options) if name not in HOW]
-    return f"{provider}:{model}" + (f"?{'&'.join(some)}" if some else "")
+    return named(f"{provider}:{model}", {name: value for name, value in options.items() if name not in HOW})
+
+
+def named(name: str, options: Mapping[str, Any]) -> str:
+    """`provider:model?option=value`: what opening the collection again needs, and no secret. None: not given."""
+    some = [f"{key}={quote(str(value), safe='/:')}" for key, value in sorted(options.items()) if value is not None]
+    return f"{name}?{'&'.join(some)}" if some else name
 
 
 def _parsed(spec: str) -> tuple[str, str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Known models of the providers, and the dimensions of unknown ones once they were found out.
+"""Known models of the providers, and the dimensions of unknown ones once they were found out; families of open models.
 
 A known model needs no request before its collection can be made. An unknown one is asked to embed one word,
 once a machine: what it answered is kept in the cache folder, and every answer after it is held to that.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +65,77 @@ MODELS: Mapping[str, Mapping[str, Model]] = {
 
 def known(provider: str, model: str) -> Model | None:
     return MODELS[provider].get(model)
+
+
+# --- families of open models -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What the files of open models do not tell, and those who trained them do, on the models' pages.
+
+    name: a regular expression, for the whole of a model's name without its organisation. query, document: put before
+    texts, where the files have no prompts. shorter: the dimensions that it was trained to be cut to, as in `Model`.
+    """
+
+    name: str
+    query: str = ""
+    document: str = ""
+    shorter: tuple[int, ...] | str = ()
+
+    def offers(self, dimension: int) -> bool:
+        return self.shorter == "any" or dimension in self.shorter
+
+
+_PASSAGES = "Represent this sentence for searching relevant passages: "
+FAMILIES = (
+    Family(r"(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?", "query: ", "passage: "),
+    Family(
+        "multilingual-e5-large-instruct",
+        "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: ",
+    ),
+    Family(r"bge-(small|base|large)-en(-v1\.5)?", _PASSAGES),
+    Family(r"bge-(small|base|large)-zh(-v1\.5)?", "为这个句子生成表示以用于检索相关文章："),
+    Family(r"mxbai-embed(-2d)?-large-v1", _PASSAGES, shorter="any"),
+    Family(r"snowflake-arctic-embed-m-v1\.5", _PASSAGES, shorter=(256,)),
+    Family(r"snowflake-arctic-embed-l-v2\.0", "query: ", shorter=(256,)),
+    Family(r"snowflake-arctic-embed-(xs|s|m|l)", _PASSAGES),
+)
+
+
+def family(model: str) -> Family | None:
+    """The family of a model on the Hugging Face hub, or in a folder that is called like it."""
+    last = model.rstrip("/").rpartition("/")[2]
+    return next((family for family in FAMILIES if re.fullmatch(family.name, last, re.IGNORECASE)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefixes:
+    """Put before queries and documents. source: `the caller`, `the model's files`, `the registry` or `nobody`."""
+
+    query: str
+    document: str
+    source: str
+
+
+def prefixes(model: str, prompts: Mapping[str, str], query: str | None, document: str | None) -> Prefixes:
+    """A caller's, or else those among the model's own prompts, or else its family's.
+
+    prompts: as sentence-transformers keeps them, by name; that writes empty ones where there are none.
+    """
+    own = next((prompts[key] for key in ("document", "passage", "corpus") if prompts.get(key)), "")
+    known = family(model)
+    if any(prompts.get(key) for key in ("query", "document", "passage", "corpus")):
+        found = Prefixes(prompts.get("query") or "", own, "the model's files")
+    elif known is not None and (known.query or known.document):
+        found = Prefixes(known.query, known.document, "the registry")
+    else:
+        found = Prefixes("", "", "nobody")
+    if query is None and document is None:
+        return found
+    return Prefixes(
+        found.query if query is None else query, found.document if document is None else document, "the caller"
+    )
 
 
 # --- what was found out ----------------------------------------------------------------------------

@@ -12,13 +12,12 @@ import threading
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote
 
 import numpy as np
 
 from nearest import remote
 from nearest.contract import Embedder, Float32, Usage, canonical_json
-from nearest.embedders import _registry, _tokens
+from nearest.embedders import _registry, _tokens, named
 from nearest.embedders._batching import Answer, Limits, Sender
 from nearest.errors import (
     ConnectionFailed,
@@ -298,12 +297,6 @@ def check_texts(texts: Sequence[str]) -> None:
             text.encode()
         except UnicodeEncodeError:
             raise InvalidInput(f"text {i} holds a lone surrogate; decode it with the right encoding") from None
-
-
-def named(name: str, options: Mapping[str, Any]) -> str:
-    """`provider:model?option=value`: what opening the collection again needs, and no secret."""
-    some = [f"{key}={quote(str(value), safe='/:')}" for key, value in sorted(options.items()) if value is not None]
-    return f"{name}?{'&'.join(some)}" if some else name
 
 
 def _unit(vectors: Float32) -> Float32:

@@ -1,7 +1,13 @@
 """Embeddings on this machine's processor: sentence-transformers models of the BERT family, on OpenVINO.
 
-Needs no PyTorch. Models: Sentence-BERT, Reimers & Gurevych 2019. The compiled model is kept in the cache
-folder ($NEAREST_CACHE_DIR, or else the user's cache); deleting it costs a second at the next start.
+    local:all-MiniLM-L6-v2
+    local:intfloat/multilingual-e5-small
+    local:mixedbread-ai/mxbai-embed-large-v1?dimensions=256
+    local:./folder
+
+BERT, RoBERTa and XLM-R, MPNet: all-mpnet-base-v2, BGE, E5 and GTE among them; for others there is
+`sentence-transformers:`. Needs no PyTorch. Models: Sentence-BERT, Reimers & Gurevych 2019. The compiled model is kept
+in the cache folder ($NEAREST_CACHE_DIR, or else the user's cache); deleting it costs a second at the next start.
 """
 
 from __future__ import annotations
@@ -9,6 +15,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -19,14 +26,16 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from nearest.contract import Embedder, Float32, canonical_json
+from nearest.embedders import _registry, named
 from nearest.encoder import bert, files, runtime
-from nearest.errors import InvalidInput, ModelError, TextTooLong
+from nearest.errors import InvalidInput, ModelError, TextTooLong, UnsupportedError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 REQUIRES: Mapping[str, str] = {}  # part of the default installation
 
+_log = logging.getLogger("nearest")
 WINDOW = 1024  # texts tokenised and sorted at a time, while the last of the window before are computed
 
 
@@ -34,32 +43,65 @@ def load(
     model: str,
     *,
     folder: str | os.PathLike[str] | None = None,
+    dimensions: int | None = None,
+    matryoshka: bool = False,
     query_prefix: str | None = None,
     document_prefix: str | None = None,
 ) -> LocalEmbedder:
     """The embedder of a model: `all-MiniLM-L6-v2`, `org/name` as on the Hugging Face hub, or a folder.
 
     folder: where its files are (config.json, tokenizer.json, model.safetensors, and modules.json with
-    what it names). The prefixes, which E5 and BGE models want, are the model's own unless given.
-    Raises ModelError if the files are missing, altered, or of a kind that does not run here.
+    what it names). dimensions: the vectors' beginning alone, at unit length again, for models that were trained for
+    it (Matryoshka representations; Kusupati et al., 2022); no file tells which were, so those that the registry
+    does not know need matryoshka=True. The prefixes, which E5 and BGE models want, are the model's own prompts
+    unless given; where its files have none, those of its family, which is told to the log: see `prefixes`.
+    Raises ModelError if the files are missing, altered, or of a kind that does not run here, UnsupportedError
+    for dimensions that the model does not offer.
     """
+    if dimensions is not None and (not isinstance(dimensions, int) or dimensions < 1):
+        raise InvalidInput(f"dimensions must be an integer of at least 1, got {dimensions!r}")
     place, sha256 = files.locate(model, folder)
-    return LocalEmbedder(f"local:{model}", place, sha256, query_prefix, document_prefix)
+    return LocalEmbedder(
+        model, place, sha256,
+        dimensions=dimensions, matryoshka=matryoshka, query_prefix=query_prefix, document_prefix=document_prefix,
+    )  # fmt: skip
 
 
 class LocalEmbedder(Embedder):
-    """One model. Safe to call from several threads at once; nothing heavy is loaded before the first call."""
+    """One model. Safe to call from several threads at once; nothing heavy is loaded before the first call.
+
+    prefixes: what is put before queries and documents, and who says so.
+    """
 
     def __init__(
-        self, name: str, folder: Path, sha256: str, query_prefix: str | None, document_prefix: str | None
+        self,
+        model: str,
+        folder: Path,
+        sha256: str,
+        *,
+        dimensions: int | None,
+        matryoshka: bool,
+        query_prefix: str | None,
+        document_prefix: str | None,
     ) -> None:
         """folder: of the model's files. sha256: of its weights, in hexadecimal. See `load`."""
-        self.name = name
+        kept = {
+            "dimensions": dimensions, "matryoshka": "true" if matryoshka else None,
+            "query_prefix": query_prefix, "document_prefix": document_prefix,
+        }  # fmt: skip
+        self.name = named(f"local:{model}", kept)
         self._folder = folder
         self._sha256 = sha256
         self._config = runtime.read_json(folder, "config.json")
-        bert.check(self._config)
-        self._pooling = _pooling(folder)
+        try:
+            bert.check(self._config)
+            self._pooling = _pooling(folder)
+        except ModelError as error:
+            if "architecture" not in error.context:
+                raise
+            raise ModelError(
+                f"{error}; on PyTorch, sentence-transformers:{model} may run it", **error.context
+            ) from None
         settings = runtime.read_json(folder, "sentence_bert_config.json", {})
         self._lowercase = bool(settings.get("do_lower_case"))
         positions = self._config["max_position_embeddings"] - bert.first_position(self._config)
@@ -68,23 +110,45 @@ class LocalEmbedder(Embedder):
             "model_max_length"
         )
         self.max_tokens = min(limit or positions, positions)
-        self.dimension = self._config["hidden_size"]
+        self._width: int = self._config["hidden_size"]
+        self.dimension = self._dimension(model, dimensions, matryoshka)
         prompts = runtime.read_json(folder, "config_sentence_transformers.json", {}).get("prompts") or {}
-        documents = next((prompts[key] for key in ("document", "passage", "corpus") if key in prompts), None)
-        self._query_prefix = (prompts.get("query") or "") if query_prefix is None else query_prefix
-        self._document_prefix = (documents or "") if document_prefix is None else document_prefix
+        self.prefixes = _registry.prefixes(model, prompts, query_prefix, document_prefix)
+        if self.prefixes.source == "the registry":
+            _log.info(
+                "%s: its files have no prompts; as its family was trained, %r is put before queries and %r before "
+                "documents; query_prefix and document_prefix say otherwise",
+                self.name, self.prefixes.query, self.prefixes.document,
+            )  # fmt: skip
         facts = {
             "weights": sha256,
             "config": {field: self._config.get(field) for field in bert.FIELDS},
             "pooling": self._pooling,
             "normalisation": "unit",
             "lowercase": self._lowercase,
-            "query_prefix": self._query_prefix,
-            "document_prefix": self._document_prefix,
+            "query_prefix": self.prefixes.query,
+            "document_prefix": self.prefixes.document,
         }
+        if self.dimension != self._width:
+            facts["dimensions"] = self.dimension
         self.fingerprint = f"local:{hashlib.sha256(canonical_json(facts).encode()).hexdigest()}"
         self._lock = threading.Lock()
         self._encoders: dict[str, runtime.Compiled] = {}
+
+    def _dimension(self, model: str, asked: int | None, matryoshka: bool) -> int:
+        if asked is None or asked == self._width:
+            return self._width
+        known = _registry.family(model)
+        if asked > self._width:
+            raise UnsupportedError(f"local:{model} gives vectors of {self._width} dimensions, not {asked}")
+        if not matryoshka and not (known and known.offers(asked)):
+            shorter = ", ".join(map(str, known.shorter)) if known else ""
+            raise UnsupportedError(
+                f"local:{model} was trained for {self._width} dimensions and {shorter or 'no fewer, as far as is known'}: "
+                f"the first {asked} alone find less, and how much less is for you to measure; to have them all the "
+                f"same, or if it was trained for that, write dimensions={asked}&matryoshka=true"
+            )
+        return asked
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:  # type: ignore[override] # an attribute, made when first read
@@ -92,15 +156,16 @@ class LocalEmbedder(Embedder):
         return runtime.tokenizer(self._folder, self._config, lowercase=self._lowercase)
 
     def embed_documents(self, texts: Sequence[str], *, truncate: bool = False) -> Float32:
-        return self._embed(texts, self._document_prefix, truncate)
+        return self._embed(texts, self.prefixes.document, truncate)
 
     def embed_queries(self, texts: Sequence[str], *, truncate: bool = False) -> Float32:
-        return self._embed(texts, self._query_prefix, truncate)
+        return self._embed(texts, self.prefixes.query, truncate)
 
     def embed_query(self, text: str, *, truncate: bool = False) -> Float32:
         _check(text, "the query")
-        tokens = self._tokenize([self._query_prefix + text], None, truncate)
-        vector: Float32 = _unit(self._encoder("LATENCY")(*runtime.pad(tokens, self.max_tokens)))[0]
+        tokens = self._tokenize([self.prefixes.query + text], None, truncate)
+        computed = self._encoder("LATENCY")(*runtime.pad(tokens, self.max_tokens))
+        vector: Float32 = _unit(computed[:, : self.dimension])[0]
         return vector
 
     def _embed(self, texts: Sequence[str], prefix: str, truncate: bool) -> Float32:
@@ -116,7 +181,7 @@ class LocalEmbedder(Embedder):
 
         def collect() -> None:
             for rows, computed in pending:
-                vectors[rows] = computed.result()
+                vectors[rows] = computed.result()[:, : self.dimension]
 
         with ThreadPoolExecutor(encoder.width) as pool:
             try:
@@ -199,7 +264,10 @@ def _pooling(folder: Path) -> bert.Pooling:
         raise ModelError(f"cannot read {path}: {error}") from error
     kinds = [kind for kind, _ in modules]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise ModelError(f"{path}: only Transformer, Pooling and Normalize run here, and it has {', '.join(kinds)}")
+        has = ", ".join(kinds)
+        raise ModelError(
+            f"{path}: only Transformer, Pooling and Normalize run here, and it has {has}", architecture=has
+        )
     config = runtime.read_json(folder, f"{modules[1][1]}/config.json")
     modes = config.get("pooling_mode") or [
         key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
@@ -208,8 +276,10 @@ def _pooling(folder: Path) -> bert.Pooling:
     ]
     modes = [modes] if isinstance(modes, str) else modes
     if config.get("include_prompt") is False:
-        raise ModelError(f"{folder}: pooling that leaves the prompt out (include_prompt) does not run here")
+        raise ModelError(
+            f"{folder}: pooling that leaves the prompt out (include_prompt) does not run here", architecture="Pooling"
+        )
     if modes == ["mean"] or modes == ["cls"]:
         mode: bert.Pooling = modes[0]
         return mode
-    raise ModelError(f"{folder}: pooling {modes} does not run here; mean and cls do")
+    raise ModelError(f"{folder}: pooling {modes} does not run here; mean and cls do", architecture=f"Pooling {modes}")

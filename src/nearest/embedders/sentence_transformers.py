@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nearest.contract import Embedder, Float32, Usage, canonical_json
-from nearest.embedders._remote import check_texts, named
+from nearest.embedders import _registry, named
+from nearest.embedders._remote import check_texts
 from nearest.errors import InvalidInput, ModelError, TextTooLong
 from nearest.remote import client
 
@@ -40,8 +41,9 @@ def load(
     """The embedder of a model on the Hugging Face hub, `org/name`, or in a folder.
 
     dimensions: the vectors' beginning alone (Matryoshka), at unit length again. The prefixes are the
-    model's own prompts unless given. device: `cpu`, `cuda`, `mps`; the best there is by default. batch: texts at
-    once. Raises ModelError where the model cannot be loaded, MissingDependency, InvalidInput.
+    model's own prompts unless given, or its family's where it has none, as in `local`. device: `cpu`, `cuda`,
+    `mps`; the best there is by default. batch: texts at once.
+    Raises ModelError where the model cannot be loaded, MissingDependency, InvalidInput.
     """
     if (dimensions is not None and dimensions < 1) or batch < 1:
         raise InvalidInput("dimensions and batch must be at least 1")
@@ -79,12 +81,10 @@ class SentenceTransformersEmbedder(Embedder):
         if model.max_seq_length is None:
             raise ModelError(f"{name} does not say how long a text may be")
         self.max_tokens = int(model.max_seq_length)
-        prompts = model.prompts or {}
-        documents = next((prompts[key] for key in ("document", "passage", "corpus") if prompts.get(key)), "")
-        self._prefixes = {
-            "query": (prompts.get("query") or "") if query_prefix is None else query_prefix,
-            "document": documents if document_prefix is None else document_prefix,
-        }
+        self.prefixes = _registry.prefixes(
+            name.partition(":")[2].partition("?")[0], model.prompts or {}, query_prefix, document_prefix
+        )
+        self._prefixes = {"query": self.prefixes.query, "document": self.prefixes.document}
         facts = {"weights": _weights(model), "modules": str(model), "prefixes": self._prefixes, "dim": self.dimension}
         self.fingerprint = f"sentence-transformers:{hashlib.sha256(canonical_json(facts).encode()).hexdigest()}"
 
