@@ -1,0 +1,78 @@
+"""Answers of a collection: its conditions hold, its model is used, and questions follow each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import nearest
+from benchmarks.answers import xquad
+from nearest.answer import Answer, Sources, confidence
+from nearest.app import Collection
+from nearest.errors import InvalidFilter, InvalidInput, ModelError
+from tests.answer.conftest import Scripted, WordsEmbedder
+
+TEXTS = {
+    "keys": ("The signing keys rotate every 30 days.", 2024),
+    "old": ("The signing keys rotate every 90 days.", 2019),
+    "backups": ("Backups are made at night.", 2024),
+}
+
+
+@pytest.fixture
+def kb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Collection]:
+    monkeypatch.setattr(confidence, "ENOUGH", 0.0)
+    with nearest.open(tmp_path / "kb", embedder=WordsEmbedder()) as opened:
+        opened.add([nearest.Document(name, text, {"year": year}) for name, (text, year) in TEXTS.items()])
+        yield opened
+
+
+def test_a_condition_holds_for_the_sources(kb: Collection) -> None:
+    question = "How often do signing keys rotate?"
+    assert {s.document_id for s in kb.ask(question).sources} == set(TEXTS)
+    answer = kb.ask(question, where={"year": {"$lt": 2020}}, k=5)
+    assert [s.document_id for s in answer.sources] == ["old"]
+    assert answer.text == "The signing keys rotate every 90 days. [1]"
+    assert len(kb.ask(question, k=1).sources) == 1
+    with pytest.raises(InvalidFilter):
+        kb.ask(question, where={"year": {"$about": 2020}})
+    with pytest.raises(InvalidInput, match="provider:model"):
+        kb.ask(question, generator="gpt")
+
+
+def test_the_cosine_of_a_source_is_that_of_its_hit(kb: Collection) -> None:
+    question = "How often do signing keys rotate?"
+    (source,) = kb.ask(question, k=1).sources
+    vector = kb.embedder.embed_documents([source.text])[0]
+    assert source.cosine == pytest.approx(float(vector @ kb.embedder.embed_query(question)), abs=0.01)
+
+
+def test_a_stream_and_a_conversation(kb: Collection) -> None:
+    parts = list(kb.ask_stream("When are backups made?"))
+    assert isinstance(parts[0], Sources)
+    assert isinstance(parts[-1], Answer)
+    model = Scripted("Every 30 days. [1]", "When are backups made?", "At night. [1]")
+    conversation = kb.conversation(generator=model)
+    conversation.ask("How often do signing keys rotate?")
+    answer = conversation.ask("And when are they made?")
+    assert answer.standalone == "When are backups made?"
+    assert answer.sources[0].document_id == "backups"
+
+
+@pytest.mark.usefixtures("shared_data")
+def test_development_questions_of_xquad(tmp_path: Path) -> None:
+    """A guard, not the measurement: that is `python -m benchmarks answers`, on other questions."""
+    documents, _, development = xquad()
+    questions = development[:30]
+    some = {document for question in questions for document in question.gold}
+    try:
+        kb = nearest.open(tmp_path / "kb")
+    except ModelError as error:
+        pytest.skip(f"needs the weights of the default model: {error}")
+    with kb:
+        kb.add([document for n, document in enumerate(documents) if document.id in some or n % 4 == 0])
+        quoted = [" ".join(sentence.text for sentence in kb.ask(question.text).sentences) for question in questions]
+    inside = [any(answer in text for answer in q.answers) for q, text in zip(questions, quoted, strict=True)]
+    assert sum(inside) >= 0.75 * len(questions)
