@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import pytest
 
 import nearest
-from nearest import embedders, stores
+from nearest import embedders, rerankers, stores
 from nearest.answer import confidence
 from nearest.cli import main
 from nearest.contract import Embedder
 from nearest.errors import CollectionDamaged, ConnectionFailed, DiskFull, MissingDependency, ModelError, ReadOnly
 from tests.cli import fake
 from tests.fakes import HashEmbedder
+from tests.search.fakes import Judge
 
 
 class Ran(NamedTuple):
@@ -220,6 +221,63 @@ def test_search_takes_k_where_and_explain(run: Run) -> None:
     assert hits[0]["explain"]["mode"] == "hybrid"
     assert hits[0]["explain"]["dense"]["rank"] == 1
     assert "mode hybrid, dense (rank 1" in run("search", "red", "--explain").out
+
+
+@pytest.mark.usefixtures("filled")
+def test_search_more_like_a_document(run: Run) -> None:
+    hits = run("search", "--like", "a", "--json").data
+    assert hits["query"] is None
+    assert {hit["document_id"] for hit in hits["hits"]} == {"b", "c"}
+    assert {h["document_id"] for h in run("search", "red", "--like", "a", "--like", "b#0", "--json").data["hits"]} == {
+        "c"
+    }
+    unknown = run("search", "--like", "nobody")
+    assert (unknown.code, unknown.out) == (2, "")
+    assert "'nobody' is the id of no document" in unknown.err
+
+
+@pytest.mark.usefixtures("filled")
+def test_search_counts_facets(run: Run) -> None:
+    data = run("search", "red", "--facet", "year", "--facet", "none", "--json").data
+    assert data["facets"] == {"year": [{"value": 2020, "count": 1}, {"value": 2024, "count": 1}], "none": []}
+    lines = run("search", "red", "--facet", "year", "--where", '{"year": 2024}').out.splitlines()
+    assert lines[-1] == "year: 2024 (1)"
+
+
+def test_search_groups_thins_out_and_cuts_off(run: Run, tmp_path: Path) -> None:
+    long = nearest.Document("long", " ".join(["red wine and cheese."] * 200))
+    put(tmp_path / ".nearest", long, nearest.Document("short", "red"), nearest.Document("blue", "blue"))
+    assert {hit["document_id"] for hit in run("search", "red wine", "-k", "2", "--json").data["hits"]} == {"long"}
+    grouped = run("search", "red wine", "-k", "2", "--group", "--json").data["hits"]
+    assert grouped[0]["document_id"] == "long"
+    assert grouped[1]["document_id"] in ("short", "blue")
+    assert run("search", "red", "--min-score", "2").out == "no hits\n"
+    told = run("search", "red", "--diversity", "0.5", "--explain", "--json").data
+    assert [hit["explain"]["diversity"]["rank"] for hit in told["hits"]] == list(range(1, len(told["hits"]) + 1))
+    assert set(told["explain"]) == {"mode", "native", "completed", "seconds"}
+    assert "seconds (embed " in run("search", "red", "--explain").out.splitlines()[-1]
+    assert run("search", "red", "--diversity", "2").code == 2
+
+
+@pytest.mark.usefixtures("filled")
+def test_search_reranks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = Judge(len)
+    with monkeypatch.context() as patch:
+        patch.setattr(rerankers, "load", lambda spec: judge)
+        hits = run("search", "red", "--rerank", "fake:judge", "--json").data["hits"]
+        assert [hit["document_id"] for hit in hits] == ["a", "b", "c"]
+        assert [hit["score"] for hit in hits] == [29, 10, 8]
+        assert "explain" not in hits[0]
+        judge.error = ConnectionFailed("nobody is there")
+        assert run("search", "red", "--rerank", "fake:judge").code == 3
+        skipped = run("search", "red", "--rerank", "fake:judge", "--rerank-seconds", "5", "--json")
+        assert skipped.code == 0
+        assert skipped.data["not_reranked"] == "nobody is there"
+        assert skipped.err == "nearest: not reranked: nobody is there\n"
+        assert skipped.data["hits"] == run("search", "red", "--json").data["hits"]
+    unknown = run("search", "red", "--rerank", "nobody:model")
+    assert unknown.code == 2
+    assert "no reranker named 'nobody'" in unknown.err
 
 
 @pytest.mark.usefixtures("filled")

@@ -171,6 +171,9 @@ def search(
     rerank: Annotated[
         str | None, typer.Option(metavar="PROVIDER:MODEL", help="Have the best judged again by this model.")
     ] = None,
+    rerank_seconds: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Do without it if it takes longer, or is out of reach.")
+    ] = None,
     min_score: Annotated[float | None, typer.Option(metavar="X", help="Leave out what scores less.")] = None,
     group: Annotated[bool, typer.Option("--group", help="One hit a document, its best.")] = False,
     diversity: Annotated[float, typer.Option(metavar="X", help="0 to 1: how much likeness to better hits costs.")] = 0,
@@ -194,13 +197,14 @@ def search(
             mode=cast("Any", mode),
             like=like or (),
             rerank=rerank,
+            rerank_seconds=rerank_seconds,
             min_score=min_score,
             group_by="document" if group else None,
             diversity=diversity,
             explain=explain or rerank is not None,
         )
         facets = {field: opened.facets(field, where=condition) for field in facet or ()}
-    show.hits(query, hits, as_json, facets=facets, explain=explain)
+    show.hits(query, hits, as_json, facts=hits.explain or {}, facets=facets, explain=explain)
 
 
 @cli.command()

@@ -235,14 +235,14 @@ def _failures(out: Console, failed: Sequence[Failure]) -> None:
 
 def hits(
     query: str | None,
-    hits: Hits,
+    hits: Sequence[Hit],
     json_wanted: bool,
     *,
+    facts: Mapping[str, Any],
     facets: Mapping[str, Sequence[tuple[Any, int]]],
     explain: bool,
 ) -> None:
-    """explain: whether it was asked for; a reranking that had to be left out is told in any case."""
-    facts = hits.explain or {}
+    """facts: of the search. explain: whether to show them; a reranking that was left out is told in any case."""
     if skipped := facts.get("rerank", {}).get("skipped"):
         note(f"not reranked: {skipped}")
     shown = hits if explain else [replace(hit, explain=None) for hit in hits]
@@ -253,7 +253,7 @@ def hits(
                 field: [{"value": value, "count": count} for value, count in found] for field, found in facets.items()
             }
         if explain:
-            told["explain"] = facts
+            told["explain"] = dict(facts)
         if skipped:
             told["not_reranked"] = skipped
         as_json(told)
