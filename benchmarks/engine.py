@@ -78,7 +78,7 @@ def run() -> None:
         for name, base, sides in (
             ("hybrid", raw_hybrid, {
                 "store, rrf": ours_hybrid,
-                "store, normalized": lambda i: ours_hybrid(i, "normalized"),
+                "store, adaptive": lambda i: ours_hybrid(i, "adaptive"),
                 "kb.search, hybrid, vector given": lambda i: kb.search(texts[pick(i)], vector=vectors[pick(i)]),
             }),
             ("hybrid, filtered", lambda i: raw_hybrid(i, only), {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nearest import fusion
 
-METHODS: tuple[Literal["normalized", "rrf"], ...] = ("normalized", "rrf")
+METHODS: tuple[fusion.Method, ...] = get_args(fusion.Method)
 
 
 def test_rrf_by_hand() -> None:
@@ -48,6 +48,23 @@ def test_an_empty_ranking_keeps_its_weight() -> None:
     assert fusion.fuse([[], []], "rrf") == []
 
 
+def test_a_ranking_that_knows_weighs_more_than_one_that_does_not() -> None:
+    sure = [("a", 9.0), *((f"s{i}", 1.0 - i / 100) for i in range(50))]
+    slope = [(f"t{i}", 10.0 - i / 10) for i in range(50)]
+    told = fusion.adapted([sure, slope], [1.0, 1.0], [1.0, 1.0])
+    assert told[0] > 2 * told[1]
+    assert fusion.fuse([sure, slope], "adaptive")[0][0] == "a"
+    assert fusion.fuse([slope, sure], "normalized")[0][0] == "a"  # by its id alone: both are 0.5
+    # By hand: first - last is 2 standard deviations of two scores; 1 - 2/4, to the power.
+    assert fusion.adapted([[("a", 4.0), ("b", 2.0)]], [3.0], [1.0]) == pytest.approx([3.0 * 2.0 * 0.5])
+    assert fusion.adapted([[("a", -1.0), ("b", -2.0)]], [3.0], [1.0]) == pytest.approx([6.0])
+
+
+def test_a_ranking_of_one_or_of_equals_keeps_its_weight() -> None:
+    assert fusion.adapted([[("a", 4.0)], [("a", 1.0), ("b", 1.0)], []], [1.0, 2.0, 5.0], [1.0] * 3) == [2.0, 4.0, 0.0]
+    assert fusion.adapted([[("a", 4.0)], []], [0.0, 1.0], [1.0, 1.0]) == [0.0, 1.0]
+
+
 def test_ties_are_in_order_of_id_as_text() -> None:
     assert [i for i, _ in fusion.fuse([[("b", 1.0), ("a", 1.0), ("10", 1.0), ("9", 1.0)]], "normalized")] == [
         "10", "9", "a", "b",
@@ -80,9 +97,7 @@ def _rankings(draw: st.DrawFn) -> list[list[tuple[str, float]]]:
 
 
 @given(_rankings(), st.sampled_from(METHODS))
-def test_every_item_comes_once_in_order(
-    rankings: list[list[tuple[str, float]]], method: Literal["normalized", "rrf"]
-) -> None:
+def test_every_item_comes_once_in_order(rankings: list[list[tuple[str, float]]], method: fusion.Method) -> None:
     fused = fusion.fuse(rankings, method)
     assert sorted(i for i, _ in fused) == sorted({i for ranking in rankings for i, _ in ranking})
     assert fused == sorted(fused, key=lambda pair: (-pair[1], pair[0]))
@@ -103,16 +118,12 @@ def test_normalized_scores_do_not_depend_on_scale_or_offset(
 
 
 @given(_rankings(), st.sampled_from(METHODS))
-def test_the_order_of_the_parts_does_not_matter(
-    rankings: list[list[tuple[str, float]]], method: Literal["normalized", "rrf"]
-) -> None:
+def test_the_order_of_the_parts_does_not_matter(rankings: list[list[tuple[str, float]]], method: fusion.Method) -> None:
     assert dict(fusion.fuse(rankings[::-1], method)) == pytest.approx(dict(fusion.fuse(rankings, method)), abs=1e-12)
 
 
 @given(_rankings(), st.sampled_from(METHODS))
-def test_no_item_loses_by_a_better_score(
-    rankings: list[list[tuple[str, float]]], method: Literal["normalized", "rrf"]
-) -> None:
+def test_no_item_loses_by_a_better_score(rankings: list[list[tuple[str, float]]], method: fusion.Method) -> None:
     """The best of every ranking that holds it is first, or ties with the first."""
     everywhere = set.intersection(*({i for i, _ in ranking} for ranking in rankings))
     for item in everywhere:

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -38,7 +38,7 @@ Float32 = NDArray[np.float32]
 Metric = Literal["cosine", "dot", "l2"]
 FieldKind = Literal["keyword", "integer", "float", "bool", "datetime"]
 QuantizationKind = Literal["none", "scalar", "product", "binary"]
-FusionMethod = Literal["normalized", "rrf"]
+FusionMethod = fusion.Method
 
 INDEX_PROFILES: Mapping[str, tuple[int, int, int]] = {  # m, ef_construct, ef
     "latency": (12, 100, 64),
@@ -665,8 +665,8 @@ class Store(ABC):
     def _check_fused(self, find: Fused) -> Fused:
         if not find.parts:
             raise InvalidQuery("a fused query needs at least one part")
-        if find.method not in ("normalized", "rrf"):
-            raise InvalidQuery(f"fusion must be normalized or rrf, got {find.method!r}")
+        if find.method not in get_args(FusionMethod):
+            raise InvalidQuery(f"fusion must be {', '.join(get_args(FusionMethod))}, got {find.method!r}")
         if not isinstance(find.candidates, int) or not 1 <= find.candidates <= MAX_K:
             raise InvalidQuery(f"candidates must be an integer from 1 to {MAX_K}, got {find.candidates!r}")
         if not isinstance(find.rrf_k, int) or find.rrf_k < 0:
@@ -748,10 +748,21 @@ def fused_search(store: Store, queries: Sequence[Query]) -> list[list[Hit]]:
         lists = [next(answers) for _ in query.find.parts]
         hits = {hit.id: hit for hits in lists for hit in hits}
         rankings = [[(hit.id, hit.score) for hit in part] for part in lists]
-        ranked = fusion.fuse(rankings, query.find.method, query.find.weights, query.find.rrf_k)[: query.k]
+        scores = fused_scores(query.find, rankings)
+        ranked = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[: query.k]
         parts = explain_parts(query.find, rankings, (i for i, _ in ranked)) if query.explain else {}
         fused.append([replace(hits[i], score=s, explain=parts.get(i)) for i, s in ranked])
     return fused
+
+
+def fused_scores(find: Fused, rankings: Sequence[fusion.Ranking[Any]]) -> dict[Any, float]:
+    """The fused score of every item of the parts' rankings, as `find` asks."""
+    return fusion.scores(rankings, find.method, find.weights, find.rrf_k, [flatness(part) for part in find.parts])
+
+
+def flatness(part: Dense | Sparse | Text) -> float:
+    """What `fusion.adapted` wants to know: cosines are far from zero even between texts that have nothing in common."""
+    return 0.5 if isinstance(part, Dense) else 1.0
 
 
 def explain_parts(

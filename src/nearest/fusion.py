@@ -6,13 +6,16 @@ score means the same everywhere.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from typing import Literal, TypeVar
 
 Id = TypeVar("Id", bound=Hashable)
 Ranking = Sequence[tuple[Id, float]]
 """(id, score), best first."""
+Method = Literal["adaptive", "normalized", "rrf"]
 RRF_K = 60
+LEAST_SPREAD = 2.0  # of any two different scores; where there is one, or all are equal, nothing is known
 
 
 def rrf(rankings: Sequence[Ranking[Id]], weights: Sequence[float], k: int = RRF_K) -> dict[Id, float]:
@@ -49,23 +52,53 @@ def normalized(rankings: Sequence[Ranking[Id]], weights: Sequence[float]) -> dic
     return {item: min(score, 1.0) for item, score in fused.items()} if max(fused.values(), default=0.0) > 1 else fused
 
 
+def adapted(rankings: Sequence[Ranking[Id]], weights: Sequence[float], flatness: Sequence[float]) -> list[float]:
+    """The weights, each times what its ranking tells of itself, for `normalized`.
+
+    A ranking that knows what it is looking for has a few scores that stand out; one that does not is a slope.
+    So each weight is multiplied by the distance of first and last in standard deviations (as when z-scores are
+    added), and by (1 - last / first) to the power of its flatness, since scores far above zero to the
+    end do not tell items apart either. The scores alone decide; an empty ranking weighs nothing.
+    """
+    found: list[float] = []
+    for ranking, weight, power in zip(rankings, weights, flatness, strict=True):
+        values = [score for _, score in ranking]
+        if not values:
+            found.append(0.0)
+            continue
+        first, last, mean = values[0], values[-1], sum(values) / len(values)
+        deviation = math.sqrt(sum([(value - mean) ** 2 for value in values]) / len(values))
+        if not deviation > 0 or not math.isfinite(deviation):
+            found.append(weight * LEAST_SPREAD)
+            continue
+        told = (1 - last / first) ** power if last >= 0 else 1.0
+        found.append(weight * max((first - last) / deviation, LEAST_SPREAD) * told)
+    return found if sum(found) > 0 else list(weights)
+
+
 def scores(
     rankings: Sequence[Ranking[Id]],
-    method: Literal["normalized", "rrf"],
+    method: Method,
     weights: Sequence[float] | None = None,
     rrf_k: int = RRF_K,
+    flatness: Sequence[float] | None = None,
 ) -> dict[Id, float]:
-    """The fused score of every item; equal weights where none are given."""
+    """The fused score of every item; equal weights where none are given. flatness: see `adapted`; 1 if not given."""
     weights = weights or [1.0] * len(rankings)
-    return rrf(rankings, weights, rrf_k) if method == "rrf" else normalized(rankings, weights)
+    if method == "rrf":
+        return rrf(rankings, weights, rrf_k)
+    if method == "adaptive":
+        weights = adapted(rankings, weights, flatness or [1.0] * len(rankings))
+    return normalized(rankings, weights)
 
 
 def fuse(
     rankings: Sequence[Ranking[Id]],
-    method: Literal["normalized", "rrf"],
+    method: Method,
     weights: Sequence[float] | None = None,
     rrf_k: int = RRF_K,
+    flatness: Sequence[float] | None = None,
 ) -> list[tuple[Id, float]]:
     """Fused (id, score) by falling score, ties by id as text."""
-    fused = scores(rankings, method, weights, rrf_k)
+    fused = scores(rankings, method, weights, rrf_k, flatness)
     return sorted(fused.items(), key=lambda pair: (-pair[1], str(pair[0])))

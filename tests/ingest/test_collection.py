@@ -159,7 +159,7 @@ def test_hybrid_search_explains_its_parts(kb: Collection) -> None:
     assert hits == sorted(hits, key=lambda h: -h.score)
 
 
-@pytest.mark.parametrize("fusion", ["normalized", "rrf"])
+@pytest.mark.parametrize("fusion", ["adaptive", "normalized", "rrf"])
 def test_search_many_equals_single_searches(kb: Collection, fusion: Any) -> None:
     kb.add(docs(*"abcdefgh"))
     queries = ["second line of e\n", "first line of b\n"]

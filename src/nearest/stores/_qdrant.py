@@ -18,8 +18,21 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from nearest import filters, fusion
-from nearest.contract import Dense, Fused, Hit, Query, Record, Schema, Sparse, SparseVector, Store, Text, explain_parts
+from nearest import filters
+from nearest.contract import (
+    Dense,
+    Fused,
+    Hit,
+    Query,
+    Record,
+    Schema,
+    Sparse,
+    SparseVector,
+    Store,
+    Text,
+    explain_parts,
+    fused_scores,
+)
 from nearest.errors import InvalidRecord
 from nearest.filters import And, Comparison, Filter, Loose, Not, Or, Scalar
 
@@ -234,7 +247,7 @@ class Dialect(Store):
             list(zip(self._keys(points), self._scores(part, points), strict=True))
             for part, points in zip(find.parts, answers, strict=True)
         ]
-        fused = fusion.scores(rankings, find.method, find.weights, find.rrf_k)
+        fused = fused_scores(find, rankings)
         if not fused:
             return []
         last = sorted(fused.values(), reverse=True)[: query.k][-1]

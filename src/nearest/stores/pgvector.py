@@ -44,7 +44,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from nearest import filters
+from nearest import filters, fusion
 from nearest.contract import (
     Capabilities,
     Dense,
@@ -65,6 +65,7 @@ from nearest.contract import (
     StoreURL,
     Text,
     check_schema,
+    flatness,
     part_name,
 )
 from nearest.errors import (
@@ -726,7 +727,7 @@ class _Collection:
     def _fused(self, query: Query, find: Fused, indexed: set[str]) -> _Sql | None:
         depth = max(find.candidates, query.k)
         weights = find.weights or [1.0] * len(find.parts)
-        rankings, gains, counts, params = [], [], [], []
+        rankings, gains, counts, told, params = [], [], [], [], []
         for i, (part, weight) in enumerate(zip(find.parts, weights, strict=True)):
             ranking = self._ranking(part, query.where, depth, indexed, [])
             if ranking is None:
@@ -741,6 +742,9 @@ class _Collection:
             else:
                 low, high = "min(score) OVER ()", "max(score) OVER ()"
                 share = f"{weight / sum(weights)!r}::float8"
+                if find.method == "adaptive":
+                    told.append(f"(SELECT {_told(weight, flatness(part))} FROM r{i}) AS w{i}")
+                    share = f"coalesce((SELECT w{i} / nullif(total, 0) FROM shares), {share})"
                 gain = f"{share} * CASE WHEN {high} > {low} THEN (score - {low}) / ({high} - {low}) ELSE 1 END"
             gains.append(f"SELECT id, {i} AS part, place, score, {gain} AS gain FROM r{i}")
             if isinstance(part, Dense):
@@ -749,7 +753,12 @@ class _Collection:
             return None
         fewest = f"least({', '.join(counts)})" if counts else "NULL::bigint"
         parts = "json_agg(json_build_array(part, place, score))" if query.explain else "NULL::json"
-        total = "least(sum(gain), 1.0)" if find.method == "normalized" else "sum(gain)"
+        total = "sum(gain)" if find.method == "rrf" else "least(sum(gain), 1.0)"
+        if told:
+            names = [each.rpartition(" ")[2] for each in told]
+            rankings.append(
+                f"shares AS (SELECT *, {' + '.join(names)} AS total FROM (SELECT {', '.join(told)}) AS told)"
+            )
         text = (
             f"WITH {', '.join(rankings)}, fused AS (SELECT id, {total} AS score, {parts} AS parts "
             f"FROM ({' UNION ALL '.join(gains)}) AS gains GROUP BY id ORDER BY score DESC, id LIMIT {query.k}) "
@@ -931,6 +940,14 @@ def _set_ef(connection: Connection[Any], ef: int) -> None:
     if ef > _MAX_EF:
         raise UnsupportedError(f"pgvector takes ef up to {_MAX_EF}, got {ef}; use exact=True for all candidates")
     connection.execute("SELECT set_config('hnsw.ef_search', %s, true)", [str(ef)])
+
+
+def _told(weight: float, power: float) -> str:
+    """What `fusion.adapted` makes of one ranking's weight."""
+    spread = f"greatest((max(score) - min(score)) / nullif(stddev_pop(score), 0), {fusion.LEAST_SPREAD!r})"
+    flat = f"power(1 - min(score) / max(score), {power!r})"
+    told = f"CASE WHEN min(score) < 0 OR stddev_pop(score) = 0 THEN 1 ELSE {flat} END"
+    return f"CASE WHEN count(*) = 0 THEN 0 ELSE {weight!r}::float8 * {spread} * {told} END"
 
 
 def _explain(find: Fused, parts: list[Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from nearest import filters, fusion
+from nearest import filters
 from nearest.contract import (
     MAX_K,
     Dense,
@@ -25,6 +25,7 @@ from nearest.contract import (
     Store,
     Text,
     VectorSpec,
+    fused_scores,
 )
 from nearest.errors import InvalidFilter, InvalidQuery, UnsupportedError
 from nearest.testing.base import (
@@ -300,9 +301,9 @@ class Searching(Base):
 
     # Fusion.
 
-    @pytest.mark.parametrize("method", ["normalized", "rrf"], ids=["normalized", "rrf"])
+    @pytest.mark.parametrize("method", get_args(FusionMethod), ids=get_args(FusionMethod))
     def test_fused_scores(self, build: Make, method: FusionMethod) -> None:
-        """As `fusion.fuse` makes them of the separate searches, with weights, conditions and few candidates."""
+        """As `fused_scores` makes them of the separate searches, with weights, conditions and few candidates."""
         store, parts = self._fusible(build)
         where = filters.parse({"n": {"$lt": 25}})
         # Weights that are all 0 are refused, so a lone part has none of 0.
@@ -314,9 +315,9 @@ class Searching(Base):
                     hits = store.search(Query(find, k=6, where=condition))
                     separate = [store.search(Query(part, k=candidates, where=condition)) for part in parts]
                     rankings = [[(hit.id, hit.score) for hit in part] for part in separate]
-                    truth = dict(fusion.fuse(rankings, method, weights))
+                    truth = fused_scores(find, rankings)
                     check_ranking(hits, truth, 6, tolerance=1e-6)
-                    if method == "normalized":
+                    if method != "rrf":
                         assert all(0.0 <= hit.score <= 1.0 for hit in hits)
                     assert [hit.payload for hit in hits] == [r.payload for r in store.get(hit.id for hit in hits)]
 
@@ -327,7 +328,7 @@ class Searching(Base):
             hits = store.search(Query(Fused(parts[:1], "rrf", rrf_k=rrf_k), k=5))
             assert [hit.score for hit in hits] == pytest.approx([1 / (rrf_k + rank) for rank in range(1, 6)], rel=1e-5)
 
-    @pytest.mark.parametrize("method", ["normalized", "rrf"], ids=["normalized", "rrf"])
+    @pytest.mark.parametrize("method", get_args(FusionMethod), ids=get_args(FusionMethod))
     def test_a_fused_hit_tells_its_parts(self, build: Make, method: FusionMethod) -> None:
         store, parts = self._fusible(build)
         hits = store.search(Query(Fused(parts, method, candidates=8), k=8, explain=True))
