@@ -20,7 +20,7 @@ from nearest.remote import client
 if TYPE_CHECKING:
     import cohere
 
-REQUIRES: Mapping[str, str] = {"cohere": ">=5.13,<8"}
+REQUIRES: Mapping[str, str] = {"cohere": ">=7,<8"}
 CACHED = True
 
 TASKS: Mapping[str, Mapping[Kind, str]] = {

@@ -22,7 +22,7 @@ from nearest.remote import client
 if TYPE_CHECKING:
     from google import genai
 
-REQUIRES: Mapping[str, str] = {"google-genai": ">=1.30,<4"}
+REQUIRES: Mapping[str, str] = {"google-genai": ">=3,<4"}
 CACHED = True
 
 TASKS: Mapping[str, Mapping[Kind, str]] = {

@@ -23,7 +23,7 @@ from nearest.remote import client
 if TYPE_CHECKING:
     import openai
 
-REQUIRES: Mapping[str, str] = {"openai": ">=2,<4"}
+REQUIRES: Mapping[str, str] = {"openai": ">=3,<4"}
 CACHED = True
 
 _TEXTS, _TOKENS = 256, 200_000  # of 2,048 and 300,000: a smaller request is less to repeat

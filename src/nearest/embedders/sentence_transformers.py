@@ -24,7 +24,7 @@ from nearest.remote import client
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-REQUIRES: Mapping[str, str] = {"sentence-transformers": ">=5,<7"}
+REQUIRES: Mapping[str, str] = {"sentence-transformers": ">=6,<7"}
 
 
 def load(

@@ -13,7 +13,7 @@ from nearest.remote import client
 if TYPE_CHECKING:
     import anthropic
 
-REQUIRES: Mapping[str, str] = {"anthropic": ">=0.60,<3"}
+REQUIRES: Mapping[str, str] = {"anthropic": ">=2,<3"}
 
 # Dollars a million tokens, as listed in October 2025.
 PRICES = {

@@ -13,7 +13,7 @@ from nearest.remote import client
 if TYPE_CHECKING:
     import cohere
 
-REQUIRES: Mapping[str, str] = {"cohere": ">=5.13,<8"}
+REQUIRES: Mapping[str, str] = {"cohere": ">=7,<8"}
 
 # Dollars a million tokens, as listed in October 2025.
 PRICES = {

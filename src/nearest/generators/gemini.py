@@ -13,7 +13,7 @@ from nearest.remote import client
 if TYPE_CHECKING:
     from google import genai
 
-REQUIRES: Mapping[str, str] = {"google-genai": ">=1.30,<4"}
+REQUIRES: Mapping[str, str] = {"google-genai": ">=3,<4"}
 
 # Dollars a million tokens, as listed in October 2025, for prompts up to 200,000 tokens.
 PRICES = {

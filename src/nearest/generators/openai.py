@@ -20,7 +20,7 @@ from nearest.remote import client
 if TYPE_CHECKING:
     import openai
 
-REQUIRES: Mapping[str, str] = {"openai": ">=2,<4"}
+REQUIRES: Mapping[str, str] = {"openai": ">=3,<4"}
 
 # Dollars a million tokens, as listed in October 2025. They change: `input_price` and `output_price` are yours to set.
 PRICES = {

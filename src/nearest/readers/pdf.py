@@ -16,7 +16,7 @@ from nearest.readers._marks import PAGE_BREAK, marks
 if TYPE_CHECKING:
     from pypdf import PdfReader
 
-REQUIRES = {"pypdf[crypto]": ">=6,<8"}
+REQUIRES = {"pypdf[crypto]": ">=7,<8"}
 
 MAX_PAGES = 20_000
 _MAX_ENTRIES = 20_000  # of an outline

@@ -16,7 +16,7 @@ from nearest.rerankers._remote import RemoteReranker
 if TYPE_CHECKING:
     import cohere
 
-REQUIRES: Mapping[str, str] = {"cohere": ">=5.13,<8"}
+REQUIRES: Mapping[str, str] = {"cohere": ">=7,<8"}
 
 
 def load(

@@ -25,7 +25,7 @@ from nearest.rerankers._remote import RemoteReranker
 if TYPE_CHECKING:
     import openai
 
-REQUIRES: Mapping[str, str] = {"openai": ">=2,<4"}
+REQUIRES: Mapping[str, str] = {"openai": ">=3,<4"}
 
 SCALE = 100
 _INSTRUCTIONS = """\
