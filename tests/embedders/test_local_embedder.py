@@ -231,7 +231,8 @@ def test_prefixes_of_a_family(
 ) -> None:
     made = {} if prompts is None else {"config_sentence_transformers.json": {"prompts": prompts}}
     folder = reference.make(tmp_path / name, pooling=MEAN, files=made)
-    for spec, options in ((f"local:{folder}", {}), (f"local:org/{name}", {"folder": folder})):
+    both: list[tuple[str, dict[str, Any]]] = [(f"local:{folder}", {}), (f"local:org/{name}", {"folder": folder})]
+    for spec, options in both:
         embedder = embedders.load(spec, **options)
         assert isinstance(embedder, local.LocalEmbedder)
         assert (embedder.prefixes.query, embedder.prefixes.document) == wanted

@@ -142,9 +142,9 @@ class LocalEmbedder(Embedder):
         if asked > self._width:
             raise UnsupportedError(f"local:{model} gives vectors of {self._width} dimensions, not {asked}")
         if not matryoshka and not (known and known.offers(asked)):
-            shorter = ", ".join(map(str, known.shorter)) if known else ""
+            shorter = (", ".join(map(str, known.shorter)) if known else "") or "no fewer, as far as is known"
             raise UnsupportedError(
-                f"local:{model} was trained for {self._width} dimensions and {shorter or 'no fewer, as far as is known'}: "
+                f"local:{model} was trained for {self._width} dimensions and {shorter}: "
                 f"the first {asked} alone find less, and how much less is for you to measure; to have them all the "
                 f"same, or if it was trained for that, write dimensions={asked}&matryoshka=true"
             )

@@ -87,7 +87,8 @@ def buckets(distances: NDArray[np.int64]) -> NDArray[np.int64]:
     alone = half // 2
     steps = np.log(np.maximum(far, 1).astype(np.float32) / alone) / math.log(FARTHEST / alone) * (half - alone)
     logarithmic = np.minimum(alone + steps.astype(np.int64), half - 1)
-    return np.where(far < alone, far, logarithmic) + half * (distances > 0)
+    found: NDArray[np.int64] = np.where(far < alone, far, logarithmic) + half * (distances > 0)
+    return found
 
 
 def read(path: Path) -> dict[str, Float32]:
