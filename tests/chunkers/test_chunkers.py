@@ -72,7 +72,7 @@ def _tokens(tokenizer: Tokenizer, text: str) -> int:
     return len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def check(text: str, chunks: list[Chunk], chunker: Recursive, tokenizer: Tokenizer) -> None:
+def check(text: str, chunks: list[Chunk], chunker: Chunker, tokenizer: Tokenizer) -> None:
     """All that a chunker promises."""
     size, overlap = chunker.settings["size"], chunker.settings["overlap"]
     if not text.strip():

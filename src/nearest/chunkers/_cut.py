@@ -1,19 +1,22 @@
 """What the chunkers share: passages of at most so many tokens, cut at the largest boundary that fits.
 
-A strategy says which boundaries it prefers (`Cutter.units`), or which parts of a text are cut each for
-itself (`Cutter.parts`). What is too long for it is cut as `recursive` does; see there.
+A `Cutter` prefers the boundaries that its strategy names; what is too long for them is cut as `recursive` does, see
+there. A `Parted` one cuts each part of a document for itself: sections, pages, definitions.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import takewhile
+from typing import Any, ClassVar, NamedTuple
 
 from tokenizers import Tokenizer
 
 from nearest.chunkers._words import Counter, Words
-from nearest.contract import Chunk, Chunker
+from nearest.contract import Chunk, Chunker, Document
 from nearest.errors import InvalidInput
 
 # With [CLS] and [SEP], 242 of the 256 tokens that the smallest common models read: the rest is room for
@@ -44,9 +47,13 @@ class Cutter(Chunker):
 
     # --- what a strategy decides ---
 
+    def breaks(self, text: str) -> Iterable[int]:
+        """Offsets where a unit begins, in ascending order, though there be no space before it."""
+        return ()
+
     def units(self, words: Words) -> Sequence[int]:
         """The words that begin a unit (a sentence, say): cuts stand there, where one fits."""
-        return ()
+        return words.breaks
 
     def levels(self, words: Words) -> Sequence[Sequence[int]]:
         """The boundaries inside a unit that is too long, the largest kind first."""
@@ -65,7 +72,7 @@ class Cutter(Chunker):
         while text and not text.isspace():
             block = text[start : start + length]
             last = start + len(block) == len(text)
-            words = Words(self._counter, block)
+            words = Words(self._counter, block, self.breaks(block))
             spans = [words.span(i, j) for i, j in self.cut(words, 0, len(words))] or [(0, len(block))]
             # The end of a block is no boundary: its last chunk begins the next block.
             for begin, end in spans if last else spans[:-1]:
@@ -140,3 +147,137 @@ class _Boundary:
         while k >= first and self._words.is_soft(k):
             k -= 1
         return k if k >= first else last
+
+
+class Part(NamedTuple):
+    """What is cut for itself, from `start` to the next part. depth: that of a part that holds others is less."""
+
+    start: int
+    headings: tuple[str, ...] = ()
+    depth: int = 0
+
+
+class Parted(Cutter):
+    """Cuts at the parts of a document; those that fit together with all that they hold stay in one chunk.
+
+    merges: whether neighbours that fit together are one chunk, too. indents: whether the spaces at the start of a
+    line are of that line's chunk.
+    """
+
+    merges: ClassVar[bool] = False
+    indents: ClassVar[bool] = False
+
+    @abstractmethod
+    def parts(self, document: Document) -> list[Part]:
+        """By rising start; the first starts at 0."""
+
+    def chunk(self, text: str) -> list[Chunk]:
+        return self.chunk_document(Document("", text))
+
+    def chunk_document(self, document: Document) -> list[Chunk]:
+        text = document.text
+        if not text or text.isspace():
+            return []
+        found: list[tuple[int, int, tuple[str, ...]]] = []
+        for part in _blocks(self.parts(document), len(text)):
+            found += self._parts_spans(text, *part)
+        # What is between two spans are spaces.
+        starts = [0, *(start for start, _, _ in found[1:])]
+        ends = [max(end, start) for (_, end, _), start in zip(found, [*starts[1:], len(text)], strict=True)]
+        if self.indents:
+            self._indent(text, starts, ends)
+        chunks = [
+            Chunk(text[start:end], start, end, i, headings)
+            for i, (start, end, (_, _, headings)) in enumerate(zip(starts, ends, found, strict=True))
+        ]
+        if not document.marks:
+            return chunks
+        places = [tuple(document.place(chunk.start).get("headings", ())) for chunk in chunks]
+        return [c if c.headings else replace(c, headings=place) for c, place in zip(chunks, places, strict=True)]
+
+    def _parts_spans(self, text: str, parts: list[Part], end: int) -> Iterator[tuple[int, int, tuple[str, ...]]]:
+        """The chunks of some parts, which end where `end` says, and their headings."""
+        start = parts[0].start
+        if len(parts) == 1 and end - start > _BLOCK:
+            yield from ((start + s, start + e, parts[0].headings) for s, e in self.spans(text[start:end]))
+            return
+        block = text[start:end]
+        offsets = [part.start - start for part in parts]
+        words = Words(self._counter, block, offsets)
+        numbers = [*words.numbers(offsets), len(words)]
+        for first, label, last in self._ranges(words, block, parts, numbers):
+            headings = _common([parts[k].headings for k in range(label, last) if numbers[k] < numbers[k + 1]])
+            for i, j in self.cut(words, numbers[first], numbers[last]):
+                s, e = words.span(i, j)
+                yield start + s, start + e, headings
+
+    def _indent(self, text: str, starts: list[int], ends: list[int]) -> None:
+        """Spaces that begin a line go from the chunk before to the chunk of the line, where they fit."""
+        for k in range(1, len(starts)):
+            start, end = starts[k], ends[k]
+            line = starts[k - 1] + 1 + len(text[starts[k - 1] + 1 : start].rstrip(" \t"))
+            if line == start or text[line - 1] != "\n":
+                continue
+            if self._counter.additive or self._counter.count(text[line:end]) <= self._size:
+                starts[k] = line
+                if ends[k - 1] == start:
+                    ends[k - 1] = line
+
+    def units(self, words: Words) -> Sequence[int]:
+        return ()
+
+    def is_head(self, text: str, part: Part) -> bool:
+        """Whether a part that holds others, and has this text before them, is but the title of what follows."""
+        return not text or text.isspace()
+
+    def _ranges(self, words: Words, text: str, parts: list[Part], numbers: list[int]) -> Iterator[tuple[int, int, int]]:
+        """Parts that are cut together: the first, the first that says what it is about, and the one after the last."""
+        ends = _subtrees(parts)
+        first = label = last = 0
+        heads = True  # so far only titles, signatures and the like, which go with what follows them
+        while last < len(parts):
+            k, end, is_head = last, ends[last], False
+            whole = words.fits(numbers[first if heads else k], numbers[end])
+            if not whole:
+                is_head = end > k + 1 and self.is_head(text[slice(*words.span(numbers[k], numbers[k + 1]))], parts[k])
+                end = k + 1
+            joins = heads or (
+                self.merges
+                and whole
+                and (parts[k].depth >= parts[first].depth or parts[k].headings == parts[first].headings)
+                and words.fits(numbers[first], numbers[end])
+            )
+            if not joins:
+                yield first, label, last
+                first, heads = k, True
+            if heads:
+                label = k
+            last, heads = end, heads and is_head
+        yield first, label, last
+
+
+def _blocks(parts: list[Part], length: int) -> Iterator[tuple[list[Part], int]]:
+    """Parts by the block, each with its end; one that is longer stands alone."""
+    first = 0
+    for k in range(1, len(parts) + 1):
+        end = parts[k].start if k < len(parts) else length
+        if k > first + 1 and end - parts[first].start > _BLOCK:
+            yield parts[first : k - 1], parts[k - 1].start
+            first = k - 1
+    yield parts[first:], length
+
+
+def _subtrees(parts: list[Part]) -> list[int]:
+    """For each part the first after it that it does not hold."""
+    ends = [len(parts)] * len(parts)
+    open_: list[int] = []
+    for k, part in enumerate(parts):
+        while open_ and parts[open_[-1]].depth >= part.depth:
+            ends[open_.pop()] = k
+        open_.append(k)
+    return ends
+
+
+def _common(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    levels = zip(*paths, strict=False)
+    return tuple(level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels))

@@ -162,12 +162,14 @@ class Words:
     """The words of a text, numbered; a passage runs from word i to before word j.
 
     starts: where each begins. total: tokens before each, and of all. Spaces after a word are its own; those
-    at the very start, the first word's. blank_lines, lines, sentences: the words that begin after those.
+    at the very start, the first word's. blank_lines, lines, sentences: the words that begin after those;
+    breaks: those that begin at the breaks or after them.
     """
 
     def __init__(self, counter: Counter, text: str, breaks: Iterable[int] = ()) -> None:
         """breaks: offsets that are boundaries of words too, though there be no space."""
-        self._text, self._counter = text, counter
+        self.text, self._counter = text, counter
+        breaks = np.fromiter(breaks, np.int64)
         codes = (
             np.frombuffer(text.encode("ascii"), np.uint8)
             if text.isascii()
@@ -213,6 +215,8 @@ class Words:
         again = after[1:] == after[:-1]
         self.lines: list[int] = [*after[:1].tolist(), *after[1:][~again].tolist()]
         self.blank_lines: list[int] = list(dict.fromkeys(after[1:][again].tolist()))
+        at = np.searchsorted(starts, breaks)
+        self.breaks: list[int] = at[(at > 0) & (at < starts.size)].tolist()
         self._kinds, self._ends = kinds, ends
         self._sentences: list[int] | None = None
 
@@ -223,7 +227,7 @@ class Words:
     def sentences(self) -> list[int]:
         """By the end of the word before; a word in lower case begins none."""
         if self._sentences is None:
-            text, starts, ends = self._text, self.starts, self._ends
+            text, starts, ends = self.text, self.starts, self._ends
             last = self._kinds[ends[:-1] - 1]
             at = np.flatnonzero(last >= _ENDS)
             candidates = zip((at + 1).tolist(), starts[at + 1].tolist(), (last[at] == _ENDS).tolist(), strict=True)
@@ -234,14 +238,15 @@ class Words:
             ]
         return self._sentences
 
-    def number(self, offset: int) -> int:
-        """Of the first word that begins at an offset or after it."""
-        return int(np.searchsorted(self.starts, offset))
+    def numbers(self, offsets: Iterable[int]) -> list[int]:
+        """Of the first words that begin at these offsets or after them."""
+        found: list[int] = np.searchsorted(self.starts, np.fromiter(offsets, np.int64)).tolist()
+        return found
 
     def span(self, i: int, j: int) -> tuple[int, int]:
         """The characters of words i to j."""
-        starts = self.starts
-        return int(starts[i]) if i else 0, int(starts[j]) if j < starts.size else len(self._text)
+        starts, end = self.starts, len(self.text)
+        return (int(starts[i]) if i < starts.size else end) if i else 0, int(starts[j]) if j < starts.size else end
 
     def exact(self, i: int, j: int) -> bool:
         """Whether the tokens of words i to j are sure to be the sum of theirs, or fewer."""
@@ -251,7 +256,7 @@ class Words:
         """The tokens of words i to j, encoded together where that matters."""
         start, end = self.span(i, j)
         if not self._counter.additive or self._is_stray(i, j):
-            return self._counter.count(self._text[start:end])
+            return self._counter.count(self.text[start:end])
         # Words that are one to the tokenizer are encoded as one; the others add up.
         count, total, soft = 0, self.total, self._soft
         k, before = bisect_right(soft, i), i
@@ -261,15 +266,22 @@ class Words:
                 k += 1
             after = soft[k] + 1
             count += (
-                total[first] - total[before] + self._counter.count_group(self._text[slice(*self.span(first, after))])
+                total[first] - total[before] + self._counter.count_group(self.text[slice(*self.span(first, after))])
             )
             before, k = after, k + 1
         return count + total[j] - total[before]
 
     def fits(self, i: int, j: int) -> bool:
-        """Whether words i to j are within the size."""
-        size = self._counter.size
-        return (self.total[j] - self.total[i] <= size and self.exact(i, j)) or self.count(i, j) <= size
+        """Whether words i to j are sure to be within the size."""
+        size, weight = self._counter.size, self.total[j] - self.total[i]
+        if i == j or (weight <= size and self.exact(i, j)):
+            return True
+        # Far more than the size is not looked at; of words that are none to the tokenizer, it could still fit.
+        return weight <= 4 * size and not self.exact(i, j) and self.count(i, j) <= size
+
+    def within(self, i: int, tokens: int) -> int:
+        """The word after the last that is within so many tokens from word i on."""
+        return bisect_right(self.total, self.total[i] + tokens) - 1
 
     def is_soft(self, i: int) -> bool:
         """Whether word i begins inside what may be one word to the tokenizer."""
@@ -279,7 +291,7 @@ class Words:
     def _is_stray(self, i: int, j: int) -> bool:
         """Whether some word weighs more than its tokens."""
         stray, spans = self._counter.stray, zip(self.starts[i:j].tolist(), self._ends[i:j].tolist(), strict=True)
-        return bool(stray) and not stray.isdisjoint(self._text[s:e] for s, e in spans)
+        return bool(stray) and not stray.isdisjoint(self.text[s:e] for s, e in spans)
 
 
 def _is_plain(word: str) -> bool:
@@ -298,11 +310,13 @@ def _runs(space: NDArray[np.bool_]) -> tuple[Ints, Ints]:
     return edges[0::2], edges[1::2]
 
 
-def _inside(starts: Ints, ends: Ints, breaks: Iterable[int]) -> Ints:
+def _inside(starts: Ints, ends: Ints, breaks: Ints) -> Ints:
     """The breaks that stand inside a word."""
-    at = np.unique(np.fromiter(breaks, np.int64))
+    if not starts.size or not breaks.size:
+        return breaks[:0]
+    at = np.unique(breaks)
     i = np.searchsorted(starts, at, "right") - 1
-    return at[(i >= 0) & (starts[i] < at) & (at < ends[i])] if starts.size and at.size else at[:0]
+    return at[(i >= 0) & (starts[i] < at) & (at < ends[i])]
 
 
 def _broken(
