@@ -430,7 +430,8 @@ def test_a_damaged_cache_is_made_anew(places: Path, folder: Path, damage: str) -
     )
     assert embedders.load(f"local:{folder}").embed_query("heart attack") @ first > 0.9999
     assert runtime.read_blob(blob) is not None
-    assert blob.stat().st_size == len(whole)
+    # Not to the byte: OpenVINO numbers the names of nodes on, within a process.
+    assert 0.9 < blob.stat().st_size / len(whole) < 1.1
     assert [path.name for path in blobs(places)] == [blob.name], "no temporary file stays"
 
 

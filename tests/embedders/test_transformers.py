@@ -89,8 +89,8 @@ def test_mpnets_buckets() -> None:
 
 def saved(folder: Path, kind: str, options: dict[str, Any], pooling: str) -> Path:
     """A model of transformers' own making, in a folder as sentence-transformers has it."""
-    made = {"pooling": {"pooling_mode": pooling}, "settings": {"max_seq_length": 300}}
-    reference.make(folder, **made)  # the tokenizer and modules.json; the model itself is replaced
+    # Its tokenizer and modules.json are kept; the model itself is replaced.
+    reference.make(folder, pooling={"pooling_mode": pooling}, settings={"max_seq_length": 300})
     torch.manual_seed(0)
     config = getattr(transformers, kind)(**{**SMALL, **options})
     model = transformers.AutoModel.from_config(config)
