@@ -9,6 +9,7 @@ add      (e) kb.add against the embedder's own rate
 memory   (f) peak memory of adding 10,000 and 100,000 documents
 start    wall time of `nearest --help` and `nearest search`
 answers  extractive answers on XQuAD: inside the quoted sentences or not, calibration
+rerank   second stages: cross-encoders and late interaction on 50 passages; grouping, diversity, pages
 stores   each store against its own bare client; `python -m benchmarks.stores.run --help` for some of them
 """
 
@@ -19,7 +20,7 @@ import importlib
 
 from benchmarks.common import machine
 
-PARTS = ("engine", "peers", "embed", "cache", "reading", "add", "memory", "start", "stores", "answers")
+PARTS = ("engine", "peers", "embed", "cache", "reading", "add", "memory", "start", "rerank", "stores", "answers")
 
 
 def main() -> None:
