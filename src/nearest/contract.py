@@ -1017,6 +1017,7 @@ class Embedder(ABC):
     comparable; a collection keeps it. tokenizer: the model's own, without truncation or padding; where
     `estimated`, a stand-in that counts on the high side. truncated: how many texts were cut to the limit so far.
     price: dollars a million tokens; None where it is not known. usage: what it was asked for so far.
+    note: what its user should know and did not ask for; mostly nothing.
     """
 
     name: str
@@ -1028,6 +1029,7 @@ class Embedder(ABC):
     truncated: int = 0
     price: float | None = 0.0
     usage: Usage = Usage()
+    note: str = ""
 
     @abstractmethod
     def embed_documents(self, texts: Sequence[str], *, truncate: bool = False) -> Float32:

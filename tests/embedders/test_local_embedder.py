@@ -240,15 +240,13 @@ def test_prefixes_of_a_family(
         assert embedder.name == spec
 
 
-def test_a_familys_prefixes_are_told_and_can_be_turned_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", logger="nearest")
+def test_a_familys_prefixes_are_told_and_can_be_turned_off(tmp_path: Path) -> None:
     folder = reference.make(tmp_path / "e5-small", pooling=MEAN)
     own = embedders.load(f"local:{folder}")
-    assert "its files have no prompts" in caplog.text
-    assert "'query: ' is put before queries" in caplog.text
-    caplog.clear()
+    assert "'query: ' is put before queries and 'passage: ' before documents" in own.note
+    assert embedders.load(own.name, cache=tmp_path / "vectors.db").note == own.note
     none = embedders.load(f"local:{folder}?query_prefix=&document_prefix=")
-    assert not caplog.text
+    assert not none.note
     assert own.embed_query("heart") @ none.embed_query("query: heart") > 0.9999
     assert own.embed_documents(["heart"])[0] @ none.embed_documents(["passage: heart"])[0] > 0.9999
 

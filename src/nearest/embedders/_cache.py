@@ -163,6 +163,7 @@ class Cached(Embedder):
         self.max_tokens = inner.max_tokens
         self.price = inner.price
         self.estimated = inner.estimated
+        self.note = inner.note
         self.inner = inner
         self._cache = cache
         self._lock = threading.Lock()

@@ -38,6 +38,7 @@ class Fallback(Embedder):
         self.max_tokens = min(first.max_tokens, second.max_tokens)
         self.price = first.price
         self.estimated = first.estimated
+        self.note = first.note
         self._first, self._second = first, second
         self._lock = threading.Lock()
         self._stood_in = 0

@@ -117,6 +117,16 @@ class Prefixes:
     document: str
     source: str
 
+    @property
+    def note(self) -> str:
+        """What to tell where nobody asked for them."""
+        if self.source != "the registry":
+            return ""
+        return (
+            f"the model's files have no prompts; as its family was trained, {self.query!r} is put before queries and "
+            f"{self.document!r} before documents (query_prefix and document_prefix say otherwise)"
+        )
+
 
 def prefixes(model: str, prompts: Mapping[str, str], query: str | None, document: str | None) -> Prefixes:
     """A caller's, or else those among the model's own prompts, or else its family's.

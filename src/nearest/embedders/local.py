@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 REQUIRES: Mapping[str, str] = {}  # part of the default installation
 
-_log = logging.getLogger("nearest")
 WINDOW = 1024  # texts tokenised and sorted at a time, while the last of the window before are computed
 
 
@@ -54,7 +52,7 @@ def load(
     what it names). dimensions: the vectors' beginning alone, at unit length again, for models that were trained for
     it (Matryoshka representations; Kusupati et al., 2022); no file tells which were, so those that the registry
     does not know need matryoshka=True. The prefixes, which E5 and BGE models want, are the model's own prompts
-    unless given; where its files have none, those of its family, which is told to the log: see `prefixes`.
+    unless given; where its files have none, those of its family, which is said in `note`.
     Raises ModelError if the files are missing, altered, or of a kind that does not run here, UnsupportedError
     for dimensions that the model does not offer.
     """
@@ -114,12 +112,7 @@ class LocalEmbedder(Embedder):
         self.dimension = self._dimension(model, dimensions, matryoshka)
         prompts = runtime.read_json(folder, "config_sentence_transformers.json", {}).get("prompts") or {}
         self.prefixes = _registry.prefixes(model, prompts, query_prefix, document_prefix)
-        if self.prefixes.source == "the registry":
-            _log.info(
-                "%s: its files have no prompts; as its family was trained, %r is put before queries and %r before "
-                "documents; query_prefix and document_prefix say otherwise",
-                self.name, self.prefixes.query, self.prefixes.document,
-            )  # fmt: skip
+        self.note = self.prefixes.note
         facts = {
             "weights": sha256,
             "config": {field: self._config.get(field) for field in bert.FIELDS},

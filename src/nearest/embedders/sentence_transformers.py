@@ -84,6 +84,7 @@ class SentenceTransformersEmbedder(Embedder):
         self.prefixes = _registry.prefixes(
             name.partition(":")[2].partition("?")[0], model.prompts or {}, query_prefix, document_prefix
         )
+        self.note = self.prefixes.note
         self._prefixes = {"query": self.prefixes.query, "document": self.prefixes.document}
         facts = {"weights": _weights(model), "modules": str(model), "prefixes": self._prefixes, "dim": self.dimension}
         self.fingerprint = f"sentence-transformers:{hashlib.sha256(canonical_json(facts).encode()).hexdigest()}"
