@@ -51,10 +51,9 @@ class RemoteGenerator(Generator):
         options: Options,
         *,
         key_env: str,
-        prices: Mapping[str, tuple[float, float]],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """key_env: where the provider's own key is. prices: its list, which holds at its own address alone."""
+        """key_env: where the provider's own key is. Prices are the caller's to give, since lists change."""
         for name, limit in (("timeout", options.timeout), ("patience", options.patience)):
             if not isinstance(limit, int | float) or not limit > 0:
                 raise InvalidInput(f"{name} must be above 0 (seconds), got {limit!r}")
@@ -66,10 +65,9 @@ class RemoteGenerator(Generator):
         self.model = model
         self.options = options
         self.sleep = sleep
+        self.price: tuple[float, float] | None = None
         if options.input_price is not None and options.output_price is not None:
             self.price = (options.input_price, options.output_price)
-        else:
-            self.price = None if options.base_url else prices.get(model)
         # A key must not go to whoever is at an address.
         self._key_env = options.api_key_env or ("" if options.base_url else key_env)
         self._lock = threading.Lock()

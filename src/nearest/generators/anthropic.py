@@ -15,13 +15,6 @@ if TYPE_CHECKING:
 
 REQUIRES: Mapping[str, str] = {"anthropic": ">=2,<3"}
 
-# Dollars a million tokens, as listed in October 2025.
-PRICES = {
-    "claude-haiku-4-5": (1.00, 5.00),
-    "claude-sonnet-4-5": (3.00, 15.00),
-    "claude-opus-4-1": (15.00, 75.00),
-}
-
 
 def load(
     model: str,
@@ -37,7 +30,7 @@ def load(
     """The generator of a model; no request is made yet. The options: see `openai.load`."""
     client("anthropic", "anthropic")
     options = Options(base_url, api_key_env, temperature, input_price, output_price, timeout, patience)
-    return AnthropicGenerator("anthropic", model, options, key_env="ANTHROPIC_API_KEY", prices=PRICES)
+    return AnthropicGenerator("anthropic", model, options, key_env="ANTHROPIC_API_KEY")
 
 
 class AnthropicGenerator(RemoteGenerator):

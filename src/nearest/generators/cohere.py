@@ -15,13 +15,6 @@ if TYPE_CHECKING:
 
 REQUIRES: Mapping[str, str] = {"cohere": ">=7,<8"}
 
-# Dollars a million tokens, as listed in October 2025.
-PRICES = {
-    "command-a-03-2025": (2.50, 10.00),
-    "command-r-08-2024": (0.15, 0.60),
-    "command-r7b-12-2024": (0.0375, 0.15),
-}
-
 
 def load(
     model: str,
@@ -37,7 +30,7 @@ def load(
     """The generator of a model; no request is made yet. The options: see `openai.load`."""
     client("cohere", "cohere")
     options = Options(base_url, api_key_env, temperature, input_price, output_price, timeout, patience)
-    return CohereGenerator("cohere", model, options, key_env="CO_API_KEY", prices=PRICES)
+    return CohereGenerator("cohere", model, options, key_env="CO_API_KEY")
 
 
 class CohereGenerator(RemoteGenerator):

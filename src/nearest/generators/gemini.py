@@ -15,13 +15,6 @@ if TYPE_CHECKING:
 
 REQUIRES: Mapping[str, str] = {"google-genai": ">=3,<4"}
 
-# Dollars a million tokens, as listed in October 2025, for prompts up to 200,000 tokens.
-PRICES = {
-    "gemini-2.5-pro": (1.25, 10.00),
-    "gemini-2.5-flash": (0.30, 2.50),
-    "gemini-2.5-flash-lite": (0.10, 0.40),
-}
-
 
 def load(
     model: str,
@@ -44,7 +37,7 @@ def load(
     if thinking is not None and (not isinstance(thinking, int) or thinking < 0):
         raise InvalidInput(f"thinking must be a number of tokens, 0 for none, got {thinking!r}")
     options = Options(base_url, api_key_env, temperature, input_price, output_price, timeout, patience)
-    generator = GeminiGenerator("gemini", model, options, key_env="GEMINI_API_KEY", prices=PRICES)
+    generator = GeminiGenerator("gemini", model, options, key_env="GEMINI_API_KEY")
     generator.thinking = thinking
     return generator
 

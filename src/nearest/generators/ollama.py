@@ -44,7 +44,7 @@ def load(
     if not isinstance(context, int) or context < 512:
         raise InvalidInput(f"context must be at least 512 tokens, got {context!r}")
     options = Options(base_url.rstrip("/"), api_key_env, temperature, 0.0, 0.0, timeout, patience)
-    generator = OllamaGenerator("ollama", model, options, key_env="", prices={})
+    generator = OllamaGenerator("ollama", model, options, key_env="")
     generator.context = context
     return generator
 

@@ -22,18 +22,6 @@ if TYPE_CHECKING:
 
 REQUIRES: Mapping[str, str] = {"openai": ">=3,<4"}
 
-# Dollars a million tokens, as listed in October 2025. They change: `input_price` and `output_price` are yours to set.
-PRICES = {
-    "gpt-4.1": (2.00, 8.00),
-    "gpt-4.1-mini": (0.40, 1.60),
-    "gpt-4.1-nano": (0.10, 0.40),
-    "gpt-4o": (2.50, 10.00),
-    "gpt-4o-mini": (0.15, 0.60),
-    "gpt-5": (1.25, 10.00),
-    "gpt-5-mini": (0.25, 2.00),
-    "gpt-5-nano": (0.05, 0.40),
-}
-
 
 def load(
     model: str,
@@ -55,7 +43,7 @@ def load(
     """
     client("openai", "openai")
     options = Options(base_url, api_key_env, temperature, input_price, output_price, timeout, patience)
-    return OpenAIGenerator("openai", model, options, key_env="OPENAI_API_KEY", prices=PRICES)
+    return OpenAIGenerator("openai", model, options, key_env="OPENAI_API_KEY")
 
 
 class OpenAIGenerator(RemoteGenerator):
