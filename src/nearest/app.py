@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from nearest.contract import Generator
     from nearest.demo import Demo
     from nearest.evaluate import Evaluation, Stage
+    from nearest.evaluate.similarity import Similarities
     from nearest.ledger import Ledger
     from nearest.stores._bm25 import Analyzer
 
@@ -229,6 +230,29 @@ def make_test_set(location: str | Path, folder: str | Path, *, count: int = 100,
     return known.make(documents, folder, count=count, seed=seed)
 
 
+def compare_models(
+    models: Sequence[str | Embedder],
+    pairs: Sequence[tuple[str, str]] | str | Path,
+    *,
+    queries: bool = False,
+    truncate: bool = False,
+) -> Similarities:
+    """How models see the similarity of pairs of texts, and how far they agree.
+
+    pairs: the texts, or a file of them, see `nearest.evaluate.similarity.read_pairs`; queries and truncate: see
+    `similarities` there. Raises InvalidInput, ModelError or TextTooLong.
+    """
+    from nearest.evaluate import similarity
+
+    some = (
+        similarity.read_pairs(pairs)
+        if isinstance(pairs, str | Path)
+        else [similarity.Pair(first, second) for first, second in pairs]
+    )
+    loaded = [embedders.load(model) if isinstance(model, str) else model for model in models]
+    return similarity.similarities(loaded, some, queries=queries, truncate=truncate)
+
+
 class _Settings:
     """What a caller asks of a collection; None where the collection decides."""
 
@@ -369,6 +393,11 @@ class Collection:
                 )
             self._model = model
         return self._model
+
+    @property
+    def note(self) -> str:
+        """What the user should know of the model (`Embedder.note`), once it was loaded."""
+        return self._model.note if self._model is not None else ""
 
     @property
     def _chunker(self) -> Chunker:

@@ -590,3 +590,64 @@ def test_version_and_help(run: Run) -> None:
         assert f"  {command} " in shown
         assert "--json" in run(command, "--help").out
         assert "--collection" in run(command, "-h").out or command == "stores"
+
+
+# --- compare ---
+
+
+@pytest.fixture
+def two(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`run`, where `fake:other` is a second model, with something to say."""
+    first = embedders.load
+
+    def load(spec: str, **options: Any) -> Embedder:
+        if spec != "fake:other":
+            return first(spec, **options)
+        other = HashEmbedder(8, name=spec)
+        other.note = "one thing to know"
+        return other
+
+    monkeypatch.setattr(embedders, "load", load)
+    return run
+
+
+def test_compare_two_texts(two: Run) -> None:
+    ran = two("compare", "a", "b", "-m", "fake:hash", "-m", "fake:other")
+    assert ran.code == 0
+    assert [line.split()[:2] for line in ran.out.splitlines()] == [
+        ["model", "dimensions"], ["fake:hash", "16"], ["fake:other", "8"],
+    ]  # fmt: skip
+    assert "fake:other: one thing to know" in ran.err
+    data = two("compare", "a", "a", "--json").data
+    assert data["pairs"] == 1
+    assert data["models"][0]["similarities"] == [1.0]
+
+
+def test_compare_a_file_of_pairs(two: Run, tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("text1,text2,score\na,a,5\nb,c,1\nd,e,2\nf,f,5\n")
+    ran = two("compare", "--pairs", "pairs.csv", "-m", "fake:hash", "-m", "fake:other")
+    assert ran.code == 0
+    assert "cosine similarity of 4 pairs" in ran.out
+    assert "Spearman" in ran.out
+    data = two("compare", "--pairs", "pairs.csv", "-m", "fake:hash", "-m", "fake:other", "--query", "--json").data
+    assert [(one["model"], one["other"]) for one in data["agreement"]] == [
+        ("fake:hash", "score"), ("fake:other", "score"), ("fake:hash", "fake:other"),
+    ]  # fmt: skip
+    assert all(-1 <= one["spearman"] <= 1 for one in data["agreement"])
+
+
+@pytest.mark.parametrize("given", [["one"], ["one", "two", "three"], ["one", "two", "--pairs", "p.csv"], []])
+def test_compare_takes_two_texts_or_a_file(run: Run, given: list[str]) -> None:
+    ran = run("compare", *given)
+    assert (ran.code, ran.out) == (2, "")
+    assert "either two texts or --pairs FILE" in ran.err
+
+
+def test_compare_tells_what_is_wrong(run: Run) -> None:
+    assert "cannot be read" in run("compare", "--pairs", "nowhere.csv").err
+    assert run("compare", "a", "b", "-m", "fake:hash", "-m", "fake:hash").code == 2
+
+
+def test_add_tells_what_the_model_has_to_say(two: Run, docs: Path) -> None:
+    ran = two("add", docs, "--embedder", "fake:other")
+    assert (ran.code, ran.err) == (0, "nearest: one thing to know\n")

@@ -154,6 +154,8 @@ def add(
             budget=budget,
             progress=lambda at: told(at.documents + at.failed, at.files),
         )
+    if opened.note:
+        show.note(opened.note)
     show.report(collection, report, as_json)
     return 1 if report.failed else 0
 
@@ -325,6 +327,36 @@ def evaluate(
         )  # fmt: skip
     show.evaluation(evaluation, as_json, per_query)
     return 1 if evaluation.failed else 0
+
+
+@cli.command()
+def compare(
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT TEXT", show_default=False)] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", metavar="PROVIDER:MODEL", help="An embedding model; repeatable."),
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Pairs of texts, and scores if people gave any (.csv, .tsv, .jsonl)."),
+    ] = None,
+    query: Annotated[bool, typer.Option("--query", help="The first text of a pair is a query.")] = False,
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut what is over a model's limit.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show how embedding models see the similarity of two texts.
+
+    Of a file of pairs, show how far the models agree.
+    """
+    from nearest import app
+    from nearest.cli import show
+
+    if (pairs is None) == (not texts) or (texts and len(texts) != 2):
+        raise UsageError("give either two texts or --pairs FILE")
+    some = pairs if pairs is not None else [(texts[0], texts[1])] if texts else []
+    with _resumable():
+        found = app.compare_models(model or [app.DEFAULT_EMBEDDER], some, queries=query, truncate=truncate)
+    show.similarities(found, as_json)
 
 
 @cli.command()

@@ -22,6 +22,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from nearest.contract import Document, Failure, Hit, Usage
+    from nearest.evaluate.similarity import Similarities
 
 _SHOWN_FAILURES = 20
 
@@ -462,6 +463,41 @@ def evaluation(evaluation: _Evaluation, json_wanted: bool, per_query: bool = Fal
             told = [f"{mode} {each[query]['ndcg@10']:.4f}" for mode, each in evaluation.per_query.items()]
             out.print(f"{_clean(query)}  ndcg@10 {', '.join(told)}")
     _failures(out, evaluation.failed)
+
+
+def similarities(found: Similarities, json_wanted: bool) -> None:
+    """How models see pairs of texts, and how far they agree."""
+    if json_wanted:
+        as_json(found.to_json())
+        return
+    from rich.table import Table
+
+    out = _out()
+    table = Table(title=None, box=None, pad_edge=False)
+    several = len(found.pairs) > 1
+    for name in ("model", "dimensions", *(("mean", "least", "most") if several else ("similarity",))):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for view in found.views:
+        row = view.similarities
+        values = (row.mean(), row.min(), row.max()) if several else row
+        table.add_row(Text(_clean(view.model)), f"{view.dimension:,}", *(f"{value:.4f}" for value in values))
+    if several:
+        out.print(f"cosine similarity of {_plural(len(found.pairs), 'pair')}")
+    out.print(table)
+    if found.agreement:
+        table = Table(title=None, box=None, pad_edge=False)
+        for name in ("agreement", "", "Spearman", "Pearson"):
+            table.add_column(name, justify="right" if name in ("Spearman", "Pearson") else "left", overflow="fold")
+        for one in found.agreement:
+            values = (f"{value:.4f}" if value is not None else "undefined" for value in (one.spearman, one.pearson))
+            table.add_row(Text(_clean(one.model)), Text(_clean(one.other)), *values)
+        out.print()
+        out.print(table)
+    for view in found.views:
+        if view.truncated:
+            note(f"{view.model}: {_plural(view.truncated, 'text')} cut to the model's limit")
+        if view.note:
+            note(f"{view.model}: {view.note}")
 
 
 def stores(stores: Sequence[Mapping[str, Any]], json_wanted: bool) -> None:
