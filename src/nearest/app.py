@@ -32,11 +32,13 @@ from nearest.contract import (
 )
 from nearest.errors import (
     CollectionLocked,
+    InvalidFilter,
     InvalidInput,
     InvalidQuery,
     ModelMismatch,
     NotACollection,
     SchemaMismatch,
+    UnsupportedError,
 )
 from nearest.filters import And, Comparison, Filter
 from nearest.ingest import Plan, Progress, Report, Writer, files, sql
@@ -86,8 +88,8 @@ def open(
 ) -> Collection:
     """Open a collection, or make one: a folder, or a store's URL (`edge:./kb` is the folder, `memory:`).
 
-    embedder, chunker, fields (metadata that filters use an index for, with its kind), index (HNSW and
-    quantization; or `latency`, `balanced`, `recall`) and language (of BM25) are fixed when the collection is
+    embedder, chunker, fields (metadata, or `_chunk.` fields, that filters use an index for, with their kinds), index
+    (HNSW and quantization; or `latency`, `balanced`, `recall`) and language (of BM25) are fixed when the collection is
     made; giving another later raises ModelMismatch or SchemaMismatch. ledger: where the ledger of a database's
     collection is, if not where the database says: a folder, or `postgresql://user@host/database`
     ($NEAREST_LEDGER says the same). What a crash left half-done is repaired first; see `Collection.repaired`.
@@ -280,12 +282,12 @@ class _Settings:
             vectors={"dense": VectorSpec(dimension)},
             text="text",
             language=self.language or "english",
-            fields={"chunk": "integer", **{f"metadata.{path}": kind for path, kind in (self.fields or {}).items()}},
+            fields={"chunk": "integer", **{filters.payload_path(p): kind for p, kind in (self.fields or {}).items()}},
             index=self.index or IndexParams(),
         )
 
     def record(self, model: Embedder) -> dict[str, Any]:
-        chunker = chunkers.make(self.chunker or DEFAULT_CHUNKER, model.tokenizer)
+        chunker = chunkers.make(self.chunker or DEFAULT_CHUNKER, model.tokenizer, model)
         return {
             "embedder": model.name,
             "fingerprint": model.fingerprint,
@@ -405,7 +407,7 @@ class Collection:
             spec = self._asked.chunker if self._asked.chunker is not None else self._settings["chunker"]
             if not spec:
                 raise SchemaMismatch(f"{self.name} was made with a chunker of your own; open it with `chunker=`")
-            cutter = chunkers.make(spec, self.embedder.tokenizer)
+            cutter = chunkers.make(spec, self.embedder.tokenizer, self.embedder)
             if canonical_json(dict(cutter.settings)) != canonical_json(self._settings["chunker_settings"]):
                 raise SchemaMismatch(
                     f"{self.name} was made with the chunker {self._settings['chunker_settings']}, "
@@ -428,6 +430,8 @@ class Collection:
         truncate: bool = False,
         pool: bool = False,
         budget: float | None = None,
+        skip_duplicates: float | None = None,
+        detect_language: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> Report:
         """Add or update documents; unchanged ones are skipped. Returns when all is durable.
@@ -436,13 +440,16 @@ class Collection:
         written. In an iterator, which cannot be looked at twice, such a document is in `report.failed`.
         A chunk over the model's limit fails its document, unless it may be cut (truncate) or embedded as the
         mean of windows that fit (pool); the report counts them. budget: dollars that embedding may cost at most;
-        BudgetExceeded is raised before it would cost more, and what was finished is kept.
+        BudgetExceeded is raised before it would cost more, and what was finished is kept. skip_duplicates: chunks
+        that resemble another by so much (0.3 to 1; 0.9, say) are left out and reported; what that means is in
+        `nearest.ingest.duplicates`. detect_language: each chunk's language is among its facts, see
+        `nearest.ingest.facts`.
         """
         if isinstance(documents, Document):
             raise InvalidInput("add needs a list of documents, got one; write add([document])")
         if isinstance(documents, Sequence):
             check_all(documents, self._fields)
-        with self._writer.within(budget):
+        with self._writer.within(budget, skip_duplicates=skip_duplicates, detect_language=detect_language):
             report = self._writer.add((Tagged(d) for d in documents), truncate=truncate, pool=pool, progress=progress)
         self.store.optimize()
         return report
@@ -459,6 +466,8 @@ class Collection:
         truncate: bool = False,
         pool: bool = False,
         budget: float | None = None,
+        skip_duplicates: float | None = None,
+        detect_language: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> Report:
         """Add files, folders, globs, web pages, object stores, rows of databases; what is gone from them is removed.
@@ -471,7 +480,7 @@ class Collection:
         found = (
             paths if isinstance(paths, files.Found) else find_files(paths, ignore=ignore, name=name, private=private)
         )
-        with self._writer.within(budget):
+        with self._writer.within(budget, skip_duplicates=skip_duplicates, detect_language=detect_language):
             report = files.add_files(
                 self._writer, self.ledger, lambda path: readers.for_path(path, passwords), found,
                 full=full, truncate=truncate, pool=pool, progress=progress,
@@ -513,6 +522,8 @@ class Collection:
         truncate: bool = False,
         pool: bool = False,
         budget: float | None = None,
+        skip_duplicates: float | None = None,
+        detect_language: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> Report:
         """Add the rows of a query, a document each; the columns that are not named are metadata.
@@ -523,7 +534,7 @@ class Collection:
         budget: see `add`. Raises InvalidInput, ConnectionFailed or MissingDependency.
         """
         asked = sql.Query(url, query.rstrip().removesuffix(";"), id, text, cursor)
-        with self._writer.within(budget):
+        with self._writer.within(budget, skip_duplicates=skip_duplicates, detect_language=detect_language):
             report = files.add_sql(
                 self._writer, self.ledger, asked, full=full, truncate=truncate, pool=pool, progress=progress
             )
@@ -770,7 +781,8 @@ class Collection:
     def get(self, document_id: str) -> Document | None:
         """A document as it was added, put together from its chunks; None if it is not there.
 
-        Its marks are those that its chunks kept.
+        Its marks are those that its chunks kept. Raises UnsupportedError for one that lacks passages, because they were
+        near-duplicates.
         """
         record_ids = self.ledger.record_ids([document_id]).get(document_id)
         if not record_ids:
@@ -780,6 +792,11 @@ class Collection:
         marks: list[Mark] = []
         for record in self.store.get(record_ids):
             start = int(record.payload["start"])
+            if start > len(text):
+                raise UnsupportedError(
+                    f"{document_id} was added with skip_duplicates, and passages of it were left out: it cannot be put "
+                    "together from the others; read it from its source, or add it again without"
+                )
             text += record.text[len(text) - start :]
             metadata = record.metadata
             mark = Mark(start, record.page, tuple(record.headings))
@@ -787,6 +804,25 @@ class Collection:
             if mark != known:
                 marks.append(mark)
         return Document(document_id, text, metadata, tuple(marks))
+
+    def around(self, hit: Record | str, *, before: int = 1, after: int = 1) -> list[Record]:
+        """A passage among its neighbours in reading order: at most so many before it and after it.
+
+        hit: of a search or a scan, or its id, `document#ordinal`. Empty if it is not there any more.
+        """
+        document_id, _, ordinal = (hit if isinstance(hit, str) else hit.id).rpartition("#")
+        if not document_id or not ordinal.isdecimal():
+            raise InvalidQuery(f"{hit!r} is no passage; give a hit, or its id: document#ordinal")
+        record_ids = list(self.ledger.record_ids([document_id]).get(document_id, ()))
+        # A passage stands at its ordinal, or before it where near-duplicates were left out.
+        last = min(int(ordinal), len(record_ids) - 1)
+        for first in (max(0, last - before), 0):
+            found = self.store.get(record_ids[first : last + after + 1])
+            at = next((i for i, record in enumerate(found) if record.payload["chunk"] == int(ordinal)), None)
+            if at is not None and (at >= before or first == 0):
+                near = found[max(0, at - before) : at + after + 1]
+                return [Record(f"{document_id}#{r.payload['chunk']}", {}, r.payload) for r in near]
+        return []
 
     def count(self, where: Mapping[str, Any] | Filter | None = None) -> int:
         """Documents, or those that satisfy a condition."""
@@ -819,5 +855,10 @@ class Collection:
         }
 
     def _first(self, where: Mapping[str, Any] | Filter | None) -> Filter:
-        condition = filters.under(filters.parse(where), "metadata")
+        parsed = filters.parse(where)
+        if filters.about_own(parsed):
+            raise InvalidFilter(
+                "where: documents are chosen by their metadata; `_chunk.` is about passages, see `scan`"
+            )
+        condition = filters.under(parsed, "metadata")
         return _FIRST_CHUNK if condition is None else And((_FIRST_CHUNK, condition))

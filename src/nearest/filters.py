@@ -17,6 +17,9 @@ satisfies it, and everything else follows from that:
   instants, for order and for equality, to the microsecond.
 - `$contains` is a substring of a string (case-sensitive), or an element of a list.
 - Dots reach into nested objects, not into lists of objects.
+
+A collection's conditions are about the metadata of documents. Fields that begin with `_chunk.` are the passage's own:
+`_chunk.page`, `_chunk.headings`, `_chunk.text`, `_chunk.start`, `_chunk.facts.words` (see `nearest.ingest.facts`).
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ Scalar = str | int | float | bool
 
 ORDER_OPS: tuple[Op, ...] = ("$gt", "$gte", "$lt", "$lte")
 OPERATORS = ("$eq", "$ne", *ORDER_OPS, "$in", "$nin", "$and", "$or", "$not", "$exists", "$contains")
+OWN = "_chunk"
 MAX_DEPTH = 32
 _INT64 = range(-(2**63), 2**63)
 
@@ -323,7 +327,10 @@ def comparisons(condition: Filter | None) -> Iterator[Comparison]:
 
 
 def under(condition: Filter | None, prefix: str) -> Filter | None:
-    """The same condition on fields that live one object deeper: `year` becomes `prefix.year`."""
+    """The same condition on fields that live one object deeper: `year` becomes `prefix.year`.
+
+    What begins with `_chunk.` stays outside of that object: `_chunk.page` becomes `page`.
+    """
     match condition:
         case None:
             return None
@@ -336,7 +343,29 @@ def under(condition: Filter | None, prefix: str) -> Filter | None:
         case Loose(part):
             return Loose(cast("Comparison", under(part, prefix)))
         case Comparison(path, op, value):
-            return Comparison((prefix, *path), op, value)
+            return Comparison(path[1:] if is_own(path) else (prefix, *path), op, value)
+
+
+def is_own(path: tuple[str, ...]) -> bool:
+    """Whether a field is a passage's own, and not of its document's metadata."""
+    return path[0] == OWN and len(path) > 1
+
+
+def payload_path(field: str) -> str:
+    """Where a field of a collection's conditions is in a record's payload."""
+    return field.removeprefix(f"{OWN}.") if is_own(tuple(field.split("."))) else f"metadata.{field}"
+
+
+def about_own(condition: Filter | None) -> bool:
+    """Whether some field of a condition is a passage's own."""
+    match condition:
+        case And(parts) | Or(parts):
+            return any(map(about_own, parts))
+        case Not(part) | Loose(part):
+            return about_own(part)
+        case Comparison(path):
+            return is_own(path)
+    return False
 
 
 Support = Literal["exact", "superset", "none"]

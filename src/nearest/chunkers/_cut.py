@@ -218,7 +218,10 @@ class Parted(Cutter):
             line = starts[k - 1] + 1 + len(text[starts[k - 1] + 1 : start].rstrip(" \t"))
             if line == start or text[line - 1] != "\n":
                 continue
-            if self._counter.additive or self._counter.count(text[line:end]) <= self._size:
+            if self._counter.additive or (
+                self._counter.count(text[line:end]) <= self._size
+                and (start == ends[k - 1] or self._counter.count(text[line : ends[k - 1]]) <= self._overlap)
+            ):
                 starts[k] = line
                 if ends[k - 1] == start:
                     ends[k - 1] = line

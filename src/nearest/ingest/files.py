@@ -258,3 +258,4 @@ def _merge(total: Report, part: Report) -> None:
     ):
         setattr(total, name, getattr(total, name) + getattr(part, name))
     total.failed += part.failed
+    total.duplicates += part.duplicates

@@ -38,6 +38,8 @@ from nearest.contract import (
     check_fields,
 )
 from nearest.errors import BudgetExceeded, InvalidDocument, InvalidInput, ModelError, NearestError, TextsFailed
+from nearest.ingest import facts
+from nearest.ingest.duplicates import Duplicate, Duplicates
 from nearest.ledger import Change
 
 if TYPE_CHECKING:
@@ -58,8 +60,9 @@ class Report:
 
     added, updated, unchanged, removed: documents. skipped: files that are not documents (images, say).
     failed: those left out, with the reason; they are tried again by the next run. chunks: embedded and
-    written. truncated: chunks cut to the model's limit. pooled: chunks over it that were embedded in
-    windows. usage: what the embedding model was asked for. seconds: wall time.
+    written. duplicates: chunks left out, see `nearest.ingest.duplicates`. truncated: chunks cut to the model's
+    limit. pooled: chunks over it that were embedded in windows. usage: what the embedding model was asked for.
+    seconds: wall time.
     """
 
     added: int = 0
@@ -69,6 +72,7 @@ class Report:
     skipped: int = 0
     failed: list[Failure] = field(default_factory=list)
     chunks: int = 0
+    duplicates: list[Duplicate] = field(default_factory=list)
     truncated: int = 0
     pooled: int = 0
     usage: Usage = field(default_factory=Usage)
@@ -128,18 +132,27 @@ class Writer:
         self._windows = windows
         self._fields = fields
         self._budget: _Budget | None = None
+        self._skip_duplicates: float | None = None
+        self._language: Callable[[str], str | None] | None = None
 
     @contextlib.contextmanager
-    def within(self, dollars: float | None) -> Iterator[None]:
+    def within(
+        self, dollars: float | None, *, skip_duplicates: float | None = None, detect_language: bool = False
+    ) -> Iterator[None]:
         """What is added in this block costs at most so much: BudgetExceeded is raised before it would cost more.
 
-        Raises InvalidInput where the model's price is not known.
+        skip_duplicates: chunks of this resemblance to others are left out, see `duplicates`. detect_language: each
+        chunk's is told, see `facts`. Raises InvalidInput where the model's price is not known, and MissingDependency.
         """
         self._budget = None if dollars is None else _Budget(self._embedder(), dollars)
+        if skip_duplicates is not None:
+            Duplicates(skip_duplicates)  # refuses what is out of range
+        self._skip_duplicates = skip_duplicates
+        self._language = facts.detector() if detect_language else None
         try:
             yield
         finally:
-            self._budget = None
+            self._budget = self._skip_duplicates = self._language = None
 
     # --- crash recovery ---
 
@@ -223,8 +236,13 @@ class Writer:
         self._store.delete(record_id for intent in intents for record_id in intent.old)
 
     def salt(self, pool: bool) -> str:
-        settings = {"model": self._embedder().fingerprint, "chunker": dict(self._chunker().settings)}
-        return canonical_json({**settings, "pool": True} if pool else settings)
+        settings: dict[str, Any] = {}
+        settings["model"], settings["chunker"] = self._embedder().fingerprint, dict(self._chunker().settings)
+        if self._skip_duplicates is not None:
+            settings["skip_duplicates"] = self._skip_duplicates
+        if pool:
+            settings["pool"] = True
+        return canonical_json(settings)
 
 
 class _Budget:
@@ -277,6 +295,7 @@ class _Run:
         self.used = self.embedder.usage
         self.chunker = writer._chunker()
         self.salt = writer.salt(pool)
+        self.duplicates: Duplicates | None = None
         self.vectors: dict[bytes, Float32] = {}  # of the run's last texts: equal ones are embedded once
         self.embedding = 0.0  # seconds
         self.in_flight: dict[str, str] = {}  # hash by document not committed yet
@@ -395,6 +414,9 @@ class _Run:
                 except (InvalidInput, ModelError) as error:  # of one that asks the model where to cut
                     self._fail(document.id, str(error), tagged.origin)
                     continue
+                if self.writer._skip_duplicates is not None:
+                    chunks, left_out = self._seen(self.writer._skip_duplicates).without(document.id, chunks)
+                    self.report.duplicates += left_out
                 record_ids = tuple(self._record_id(document, chunk) for chunk in chunks)
                 change = Change(document.id, digest, record_ids, tagged.origin, tagged.source)
                 with self.mutex:
@@ -402,6 +424,13 @@ class _Run:
                 yield _Prepared(change, document, chunks, current is not None)
         for origin, ids in same.items():
             self.writer._ledger.saw(ids, self.run, origin)
+
+    def _seen(self, threshold: float) -> Duplicates:
+        """The passages so far; those of the collection are read when the first document has changed."""
+        if self.duplicates is None:
+            self.duplicates = Duplicates(threshold)
+            self.duplicates.know(self.writer._store.scan_all())
+        return self.duplicates
 
     def _record_id(self, document: Document, chunk: Chunk) -> str:
         """From the document, the ordinal and the content, so that versions lie side by side until committed."""
@@ -531,7 +560,8 @@ class _Run:
 
     def _write(self) -> None:
         while (group := self._get(self.to_write)) is not None:
-            records = [record for prepared in group for record in _records(prepared)]
+            now = facts.now()
+            records = [record for prepared in group for record in _records(prepared, now, self.writer._language)]
             self.writer._apply([prepared.change for prepared in group], records, self.run)
             with self.mutex:
                 for prepared in group:
@@ -577,7 +607,7 @@ def _place(document: Document, chunk: Chunk) -> dict[str, Any]:
     return {**place, "headings": list(chunk.headings)} if chunk.headings else place
 
 
-def _records(prepared: _Prepared) -> Iterator[Record]:
+def _records(prepared: _Prepared, now: str, language: Callable[[str], str | None] | None) -> Iterator[Record]:
     change, document = prepared.change, prepared.document
     for record_id, chunk, vector in zip(change.record_ids, prepared.chunks, prepared.vectors, strict=True):
         payload: dict[str, Any] = {
@@ -587,6 +617,7 @@ def _records(prepared: _Prepared) -> Iterator[Record]:
             "text": chunk.text,
             "metadata": document.metadata,
             **_place(document, chunk),
+            "facts": facts.of(chunk.text, now, language),
         }
         yield Record(record_id, {"dense": vector}, payload)
 
