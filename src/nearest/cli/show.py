@@ -489,8 +489,8 @@ def similarities(found: Similarities, json_wanted: bool) -> None:
         for name in ("agreement", "", "Spearman", "Pearson"):
             table.add_column(name, justify="right" if name in ("Spearman", "Pearson") else "left", overflow="fold")
         for one in found.agreement:
-            values = (f"{value:.4f}" if value is not None else "undefined" for value in (one.spearman, one.pearson))
-            table.add_row(Text(_clean(one.model)), Text(_clean(one.other)), *values)
+            told = ("undefined" if value is None else f"{value:.4f}" for value in (one.spearman, one.pearson))
+            table.add_row(Text(_clean(one.model)), Text(_clean(one.other)), *told)
         out.print()
         out.print(table)
     for view in found.views:
