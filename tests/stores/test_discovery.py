@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
-import tomllib
 from collections.abc import Iterator
 from importlib import metadata
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -128,16 +125,3 @@ def test_the_suite_has_its_tests() -> None:
     assert len(tests) >= 80
     stores_with_all = [name for name in tests if callable(getattr(StoreSuite, name))]
     assert stores_with_all == tests
-
-
-def test_every_client_is_an_extra_named_after_its_store() -> None:
-    """What a store's REQUIRES says is what its extra installs; edge's client comes with nearest itself."""
-    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
-    extras, own = project["optional-dependencies"], set(project["dependencies"])
-    for name, module in plugins.load_all("stores").items():
-        required = {f"{package}{version}" for package, version in module.REQUIRES.items()}
-        if not required <= own:
-            assert name in extras, f"{name} needs an extra with {sorted(required)}"
-            assert {re.sub(r"\[.*?\]", "", each) for each in extras[name]} == {
-                re.sub(r"\[.*?\]", "", each) for each in required
-            }
