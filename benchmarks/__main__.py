@@ -4,6 +4,7 @@ engine   (a) the store's hybrid search, (b) kb.search with a vector, each agains
 peers    (c) against Chroma's and LanceDB's embedded modes, plain and filtered, at equal recall
 embed    (d) the local embedder against sentence-transformers on PyTorch
 cache    a cached re-run of 50,000 chunks against embedding them
+shortened  what shorter vectors lose: fewer dimensions, int8, binary with and without rescoring
 reading  reading and chunking the PEPs and the PDF samples against embedding them
 add      (e) kb.add against the embedder's own rate
 memory   (f) peak memory of adding 10,000 and 100,000 documents
@@ -20,7 +21,7 @@ import importlib
 
 from benchmarks.common import machine
 
-PARTS = ("engine", "peers", "embed", "cache", "reading", "add", "memory", "start", "rerank", "stores", "answers")
+PARTS = ("engine", "peers", "embed", "cache", "shortened", "reading", "add", "memory", "start", "rerank", "stores", "answers")
 
 
 def main() -> None:
