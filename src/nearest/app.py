@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from nearest import chunkers, embedders, filters, generators, layers, readers, rerankers, stores
 from nearest.contract import (
+    Chunk,
     Chunker,
     Document,
     Embedder,
+    Failure,
     FieldKind,
     Float32,
     FusionMethod,
@@ -141,6 +143,39 @@ def index_params(profile: str | None = None, quantization: str | None = None) ->
 def available_stores() -> list[dict[str, Any]]:
     """What each store declares of itself, JSON-able, and how to install what it needs."""
     return stores.describe()
+
+
+class Cut(NamedTuple):
+    """A document as a chunker cuts it. tokens: of each chunk, its prefix included, without the model's special ones."""
+
+    document: Document
+    chunks: list[Chunk]
+    tokens: list[int]
+
+
+def chunk_file(
+    path: str | Path,
+    chunker: str | Chunker = DEFAULT_CHUNKER,
+    *,
+    embedder: str | Embedder | None = None,
+    passwords: Sequence[str] = (),
+) -> Iterator[Cut | Failure]:
+    """The documents of a file as a chunker would cut them for a model; nothing is written.
+
+    Raises InvalidInput for a file that does not exist and for a chunker that does not, Unreadable, and ModelError.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InvalidInput(f"{path} is not a file; name one")
+    model = embedder if isinstance(embedder, Embedder) else embedders.load(embedder or DEFAULT_EMBEDDER)
+    cutter = chunkers.make(chunker, model.tokenizer, model)
+    for document in readers.for_path(file, passwords).read(file, file.name):
+        if isinstance(document, Failure):
+            yield document
+            continue
+        chunks = cutter.chunk_document(document)
+        encoded = model.tokenizer.encode_batch_fast([c.embedded for c in chunks], add_special_tokens=False)
+        yield Cut(document, chunks, [len(e) for e in encoded])
 
 
 def find_files(

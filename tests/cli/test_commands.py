@@ -100,8 +100,52 @@ def test_what_add_prints_as_json(run: Run, docs: Path) -> None:
     assert set(report.pop("usage")) == {"texts", "cached", "fallback", "requests", "tokens", "dollars"}
     assert report == {
         "collection": "./.nearest", "added": 2, "updated": 0, "unchanged": 0, "removed": 0, "skipped": 0,
-        "failed": [], "chunks": 2, "truncated": 0, "pooled": 0,
+        "failed": [], "chunks": 2, "duplicates": [], "truncated": 0, "pooled": 0,
     }  # fmt: skip
+
+
+def test_add_leaves_out_near_duplicates_and_tells_languages_where_asked(run: Run, docs: Path) -> None:
+    (docs / "copy.txt").write_text((docs / "keys.txt").read_text() + "\n\n" + (docs / "keys.txt").read_text())
+    told = run("add", docs, "--chunker", "paragraphs:size=8", "--skip-duplicates", "0.9", "--detect-language")
+    assert "1 near-duplicate left out" in told.out
+    report = run(
+        "add", docs, "-c", "other", "--chunker", "paragraphs:size=8", "--skip-duplicates", "0.9", "--json"
+    ).data
+    assert [d["id"] for d in report["duplicates"]] == ["docs/copy.txt#1"]
+    found = run("search", "keys", "--mode", "lexical", "--where", '{"_chunk.facts.language": "en"}', "--json").data
+    assert found["hits"]
+
+
+# --- chunk ---
+
+
+def test_chunk_shows_the_cuts(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "guide.md"
+    file.write_text("# Use\n\nRun it \x1b[31mnow.\n\n## Later\n\nRun it then, and once more after that.\n")
+    told = run("chunk", file, "--strategy", "markdown:size=12,overlap=0")
+    assert told.code == 0
+    lines = told.out.splitlines()
+    assert lines[0].startswith("-- guide.md#0, ")
+    assert lines[0].endswith(", Use")
+    assert "## Later" in lines[lines.index(next(line for line in lines if "guide.md#1" in line)) + 1]
+    assert "\x1b" not in told.out
+    data = run("chunk", file, "-s", "markdown:size=30,overlap=0,prefix=title+headings", "--json").data
+    (document,) = data["documents"]
+    assert document["id"] == "guide.md"
+    assert "".join(chunk["text"] for chunk in document["chunks"]) == file.read_text()
+    first = document["chunks"][0]
+    assert (first["start"], first["ordinal"], first["headings"], first["page"]) == (0, 0, ["Use"], None)
+    assert all(0 < chunk["tokens"] <= 30 for chunk in document["chunks"])
+
+
+def test_chunk_of_what_cannot_be_cut(run: Run, tmp_path: Path) -> None:
+    assert run("chunk", tmp_path / "no.md").code == 2
+    (tmp_path / "a.txt").write_text("text")
+    assert "no chunker named" in run("chunk", tmp_path / "a.txt", "-s", "nothing").err
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\nnot json\n')
+    some = run("chunk", tmp_path / "a.jsonl", "--json")
+    assert some.code == 1
+    assert (len(some.data["documents"]), len(some.data["failed"])) == (1, 1)
 
 
 def test_a_dry_run_tells_what_would_be_done_and_does_nothing(run: Run, docs: Path) -> None:

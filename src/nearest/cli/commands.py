@@ -114,6 +114,12 @@ def add(
     budget: Annotated[
         float | None, typer.Option(metavar="DOLLARS", help="Stop before embedding costs more than this.")
     ] = None,
+    skip_duplicates: Annotated[
+        float | None, typer.Option(metavar="X", help="Leave out passages that resemble others so much (0.9, say).")
+    ] = None,
+    detect_language: Annotated[
+        bool, typer.Option("--detect-language", help="Tell each passage's language (_chunk.facts.language).")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what it would do and cost, and do nothing.")] = False,
     as_json: Json = False,
 ) -> int:
@@ -152,6 +158,8 @@ def add(
             truncate=truncate,
             pool=pool,
             budget=budget,
+            skip_duplicates=skip_duplicates,
+            detect_language=detect_language,
             progress=lambda at: told(at.documents + at.failed, at.files),
         )
     if opened.note:
@@ -357,6 +365,30 @@ def compare(
     with _resumable():
         found = app.compare_models(model or [app.DEFAULT_EMBEDDER], some, queries=query, truncate=truncate)
     show.similarities(found, as_json)
+
+
+@cli.command()
+def chunk(
+    file: Annotated[str, typer.Argument(metavar="FILE")],
+    strategy: Annotated[
+        str,
+        typer.Option(
+            "--strategy", "-s", metavar="NAME", help="recursive, markdown:size=200,prefix=title+headings, and so on."
+        ),
+    ] = "recursive",
+    embedder: Model = None,
+    passwords: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Passwords of encrypted files, one a line.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Show where a file would be cut."""
+    from nearest import app
+    from nearest.cli import show
+
+    with _resumable():
+        cuts = list(app.chunk_file(file, strategy, embedder=embedder, passwords=_lines(passwords)))
+    return show.chunks(file, strategy, cuts, as_json)
 
 
 @cli.command()

@@ -21,10 +21,11 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from nearest.contract import Document, Failure, Hit, Usage
+    from nearest.contract import Chunk, Document, Failure, Hit, Usage
     from nearest.evaluate.similarity import Similarities
 
 _SHOWN_FAILURES = 20
+_COLOURS = ("cyan", "yellow")  # of chunks, in turn
 
 
 class _Report(Protocol):
@@ -35,10 +36,20 @@ class _Report(Protocol):
     skipped: int
     failed: list[Failure]
     chunks: int
+    duplicates: list[Any]
     truncated: int
     pooled: int
     usage: Usage
     seconds: float
+
+
+class _Cut(Protocol):
+    @property
+    def document(self) -> Document: ...
+    @property
+    def chunks(self) -> Sequence[Chunk]: ...
+    @property
+    def tokens(self) -> Sequence[int]: ...
 
 
 class _Plan(Protocol):
@@ -77,6 +88,11 @@ def _width() -> int:
 def _clean(text: str) -> str:
     """One line without control characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _lines(text: str) -> str:
+    """Its lines without other control characters."""
+    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
 
 
 def _plural(n: int, word: str, many: str | None = None) -> str:
@@ -208,6 +224,7 @@ def _report_json(report: _Report) -> dict[str, Any]:
         "skipped": report.skipped,
         "failed": [{"id": failure.id, "reason": failure.reason} for failure in report.failed],
         "chunks": report.chunks,
+        "duplicates": [{"id": d.id, "of": d.of, "resemblance": round(d.resemblance, 4)} for d in report.duplicates],
         "truncated": report.truncated,
         "pooled": report.pooled,
         "usage": _usage_json(report.usage),
@@ -222,15 +239,16 @@ def _report_line(report: _Report) -> str:
         parts.append(f"{len(report.failed):,} failed")
     cut = f", {report.truncated:,} cut to the model's limit" if report.truncated else ""
     cut += f", {report.pooled:,} over it pooled" if report.pooled else ""
+    cut += f", {_plural(len(report.duplicates), 'near-duplicate')} left out" if report.duplicates else ""
     return f"{', '.join(parts)} ({_plural(report.chunks, 'chunk')}{cut}) in {report.seconds:.1f} s"
 
 
-def _failures(out: Console, failed: Sequence[Failure]) -> None:
+def _failures(out: Console, failed: Sequence[Failure], again: bool = True) -> None:
     for failure in failed[:_SHOWN_FAILURES]:
         out.print(Text("failed ", "red") + Text(f"{_clean(failure.id)}: {_clean(failure.reason)}"))
     if len(failed) > _SHOWN_FAILURES:
         out.print(f"... and {len(failed) - _SHOWN_FAILURES:,} more; --json lists all")
-    if failed:
+    if failed and again:
         out.print("What failed is tried again when the same command is run.")
 
 
@@ -372,7 +390,7 @@ def document(document: Document, json_wanted: bool) -> None:
         shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         out.print(Text(f"{_clean(name)}: {_clean(shown)}", "dim"))
     out.print()
-    out.print(Text("".join(c if c.isprintable() or c in "\n\t" else " " for c in document.text)))
+    out.print(Text(_lines(document.text)))
 
 
 def removed(count: int, asked: int | None, json_wanted: bool) -> None:
@@ -498,6 +516,53 @@ def similarities(found: Similarities, json_wanted: bool) -> None:
             note(f"{view.model}: {_plural(view.truncated, 'text')} cut to the model's limit")
         if view.note:
             note(f"{view.model}: {view.note}")
+
+
+def chunks(file: str, strategy: str, cuts: Sequence[_Cut | Failure], json_wanted: bool) -> int:
+    """Each chunk below a line that tells its number, tokens, characters and headings; what it repeats is dim."""
+    from nearest.contract import Failure
+
+    failed = [cut for cut in cuts if isinstance(cut, Failure)]
+    made = [cut for cut in cuts if not isinstance(cut, Failure)]
+    if json_wanted:
+        documents = [{"id": cut.document.id, "chunks": _chunks_json(cut)} for cut in made]
+        told = [{"id": failure.id, "reason": failure.reason} for failure in failed]
+        as_json({"file": file, "strategy": strategy, "documents": documents, "failed": told})
+        return 1 if failed else 0
+    out = _out()
+    for cut in made:
+        end = 0
+        for chunk, tokens in zip(cut.chunks, cut.tokens, strict=True):
+            facts = [
+                f"{cut.document.id}#{chunk.ordinal}",
+                f"{tokens:,} tokens",
+                f"characters {chunk.start}-{chunk.end}",
+            ]
+            if (page := cut.document.place(chunk.start).get("page")) is not None:
+                facts.append(f"page {page}")
+            facts += [" > ".join(chunk.headings)] if chunk.headings else []
+            out.print(Text("-- " + _clean(", ".join(facts)), "bold magenta"))
+            if chunk.prefix:
+                out.print(Text(_lines(chunk.prefix).rstrip("\n"), "green"))
+            repeated = max(0, min(end, chunk.end) - chunk.start)
+            colour = _COLOURS[chunk.ordinal % len(_COLOURS)]
+            text = Text(_lines(chunk.text[:repeated]), f"{colour} dim") + Text(_lines(chunk.text[repeated:]), colour)
+            text.rstrip()
+            out.print(text)
+            end = chunk.end
+    _failures(out, failed, again=False)
+    return 1 if failed else 0
+
+
+def _chunks_json(cut: _Cut) -> list[dict[str, Any]]:
+    return [
+        {
+            "ordinal": chunk.ordinal, "start": chunk.start, "end": chunk.end, "tokens": tokens,
+            "headings": list(chunk.headings), "page": cut.document.place(chunk.start).get("page"),
+            "prefix": chunk.prefix, "text": chunk.text,
+        }
+        for chunk, tokens in zip(cut.chunks, cut.tokens, strict=True)
+    ]  # fmt: skip
 
 
 def stores(stores: Sequence[Mapping[str, Any]], json_wanted: bool) -> None:
