@@ -138,6 +138,18 @@ def test_chunk_shows_the_cuts(run: Run, tmp_path: Path) -> None:
     assert all(0 < chunk["tokens"] <= 30 for chunk in document["chunks"])
 
 
+def test_chunk_colours_chunks_in_turn_and_dims_what_is_repeated(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    (tmp_path / "a.txt").write_text("one two three four five six seven")
+    told = run("chunk", "a.txt", "-s", "tokens:size=4,overlap=1").out
+    assert "\x1b[36mone two three four\x1b[0m" in told
+    assert "\x1b[2;33mfour \x1b[0m\x1b[33mfive six seven\x1b[0m" in told
+
+
 def test_chunk_of_what_cannot_be_cut(run: Run, tmp_path: Path) -> None:
     assert run("chunk", tmp_path / "no.md").code == 2
     (tmp_path / "a.txt").write_text("text")

@@ -546,7 +546,8 @@ def chunks(file: str, strategy: str, cuts: Sequence[_Cut | Failure], json_wanted
                 out.print(Text(_lines(chunk.prefix).rstrip("\n"), "green"))
             repeated = max(0, min(end, chunk.end) - chunk.start)
             colour = _COLOURS[chunk.ordinal % len(_COLOURS)]
-            text = Text(_lines(chunk.text[:repeated]), f"{colour} dim") + Text(_lines(chunk.text[repeated:]), colour)
+            text = Text().append(_lines(chunk.text[:repeated]), f"{colour} dim")
+            text.append(_lines(chunk.text[repeated:]), colour)
             text.rstrip()
             out.print(text)
             end = chunk.end
