@@ -2,7 +2,7 @@
 
 engine   (a) the store's hybrid search, (b) kb.search with a vector, each against the bare engine
 peers    (c) against Chroma's and LanceDB's embedded modes, plain and filtered, at equal recall
-embed    (d) the local embedder against sentence-transformers on PyTorch
+embed    (d) the local embedder against sentence-transformers, ONNX Runtime and fastembed
 cache    a cached re-run of 50,000 chunks against embedding them
 shortened  what shorter vectors lose: fewer dimensions, int8, binary with and without rescoring
 reading  reading and chunking the PEPs and the PDF samples against embedding them
