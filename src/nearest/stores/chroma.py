@@ -100,7 +100,8 @@ _SERVER_OPTIONS = {"ssl", "tenant", "database", "timeout", "key_header"}
 _KEY_HEADERS = {"x-chroma-token": "{}", "authorization": "Bearer {}"}
 _KEY_VARIABLE = "CHROMA_API_KEY"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]", re.ASCII)
-_REQUEST_BYTES = 16 * 2**20  # a server refuses bodies over 40 MiB
+_REQUEST_BYTES = 16 * 2**20
+_MOST_BYTES = 40 * 2**20  # of a body that a server takes
 _VARIABLES = 10_000  # values in one statement, of which SQLite takes 32,766 and Chroma writes some twice
 _RACES = 5  # reads begun again because a record was deleted while they ran
 
@@ -176,6 +177,10 @@ class ChromaStore(Store):
     def _write(self, batch: list[Record], rows: list[dict[str, Any]]) -> dict[str, NearestError]:
         """The records that are too large by themselves, and why."""
         ids = [record.id for record in batch]
+        if self._folder is None and len(batch) == 1 and len(rows[0][_PAYLOAD].encode()) >= _MOST_BYTES:
+            # A server hangs up before it has read it all, which would look like a failure of the network.
+            told = f"record {ids[0]!r}: its payload is too large for a server, which takes {_MOST_BYTES >> 20} MiB"
+            return {ids[0]: InvalidRecord(told)}
         old = self._read(lambda: self._open.get(ids=ids, include=["metadatas"]))
         if old["ids"]:
             by_id = dict(zip(ids, rows, strict=True))
