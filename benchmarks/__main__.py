@@ -21,7 +21,20 @@ import importlib
 
 from benchmarks.common import machine
 
-PARTS = ("engine", "peers", "embed", "cache", "shortened", "reading", "add", "memory", "start", "rerank", "stores", "answers")
+PARTS = (
+    "engine",
+    "peers",
+    "embed",
+    "cache",
+    "shortened",
+    "reading",
+    "add",
+    "memory",
+    "start",
+    "rerank",
+    "stores",
+    "answers",
+)
 
 
 def main() -> None:

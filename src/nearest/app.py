@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from nearest.contract import Generator
     from nearest.demo import Demo
     from nearest.evaluate import Evaluation, Stage
-    from nearest.evaluate.similarity import Similarities
+    from nearest.evaluate.similarity import Similarities as Similarities
     from nearest.ledger import Ledger
     from nearest.stores._bm25 import Analyzer
 

@@ -32,7 +32,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         yield served
 
 
-def open_kb(url: str, **options: Any) -> Collection:
+def open_kb(url: str | Path, **options: Any) -> Collection:
     return nearest.open(
         url, embedder=HashEmbedder(), chunker=LineChunker(), fields={"year": "integer"}, language="english", **options
     )

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from nearest.app import Similarities
     from nearest.contract import Chunk, Document, Failure, Hit, Usage
-    from nearest.evaluate.similarity import Similarities
 
 _SHOWN_FAILURES = 20
 _COLOURS = ("cyan", "yellow")  # of chunks, in turn
