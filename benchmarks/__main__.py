@@ -6,6 +6,7 @@ embed    (d) the local embedder against sentence-transformers, ONNX Runtime and 
 cache    a cached re-run of 50,000 chunks against embedding them
 shortened  what shorter vectors lose: fewer dimensions, int8, binary with and without rescoring
 reading  reading and chunking the PEPs and the PDF samples against embedding them
+chunking how fast each strategy cuts the PEPs, and how well its chunks are found: SciFact, PEPs (an hour or more)
 add      (e) kb.add against the embedder's own rate
 memory   (f) peak memory of adding 10,000 and 100,000 documents
 start    wall time of `nearest --help` and `nearest search`

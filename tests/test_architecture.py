@@ -37,7 +37,7 @@ PUBLIC = [
 
 # Clients and heavy parts: each is imported where it is first used, so that the command line starts at once.
 LAZY = {
-    *("alembic", "huggingface_hub", "hypothesis", "openvino", "pytest"),
+    *("alembic", "huggingface_hub", "py3langid", "tree_sitter", "hypothesis", "openvino", "pytest"),
     *("qdrant_edge", "sqlalchemy", "tokenizers", "torch"),
     *("cohere", "openai", "redis", "sentence_transformers"),
     *("chromadb", "faiss", "pinecone", "psycopg", "pymilvus", "qdrant_client", "weaviate"),

@@ -47,6 +47,7 @@ _LONG_WORD = 64
 _PIECE = 16
 _SLICE = 1024  # characters; TextSplitter's time is quadratic in a text without boundaries
 _REMEMBERED = 1 << 18  # words
+_BATCH = 16  # fewer words are encoded sooner than threads are called
 _REMEMBERED_PIECES = 1 << 14  # long words, of at most _SLICE characters
 
 
@@ -82,8 +83,8 @@ class Counter:
         if self.additive and tokenizer.normalizer.handle_chinese_chars:
             self._parting |= set(map(chr, range(0x4E00, 0xA000)))
         # Whether words in ASCII may be parted at punctuation: an added token ([SEP]) is one that holds some.
-        added = tokenizer.get_added_tokens_decoder().values()
-        self._plain = self.additive and all(token.content.startswith("[") for token in added)
+        self.added = tuple(token.content for token in tokenizer.get_added_tokens_decoder().values())
+        self._plain = self.additive and all(content.startswith("[") for content in self.added)
         self._known: dict[str, int] = {}
         self._known_pieces: dict[str, _Pieces] = {}
         self._known_groups: dict[str, int] = {}
@@ -127,7 +128,10 @@ class Counter:
         self._learn_each(known, words)
 
     def _learn_each(self, known: dict[str, int], words: list[str]) -> None:
-        counts = [len(e) for e in self._tokenizer.encode_batch_fast(words, add_special_tokens=False)]
+        if len(words) < _BATCH:
+            counts = [self.count(word) for word in words]
+        else:
+            counts = [len(e) for e in self._tokenizer.encode_batch_fast(words, add_special_tokens=False)]
         weights = [max(n, len(word.lstrip()) // _PIECE) for word, n in zip(words, counts, strict=True)]
         self.stray.update(word for word, n, weight in zip(words, counts, weights, strict=True) if weight > n)
         known.update(zip(words, weights, strict=True))
@@ -255,8 +259,9 @@ class Words:
     def count(self, i: int, j: int) -> int:
         """The tokens of words i to j, encoded together where that matters."""
         start, end = self.span(i, j)
-        if not self._counter.additive or self._is_stray(i, j):
-            return self._counter.count(self.text[start:end])
+        text = self.text[start:end]
+        if not self._counter.additive or any(a in text for a in self._counter.added) or self._is_stray(i, j):
+            return self._counter.count(text)
         # Words that are one to the tokenizer are encoded as one; the others add up.
         count, total, soft = 0, self.total, self._soft
         k, before = bisect_right(soft, i), i
