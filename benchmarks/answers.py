@@ -239,7 +239,10 @@ def fit() -> None:
 
 def _cases(kb: Collection, questions: Sequence[Question]) -> Iterator[tuple[Question, Sequence[Source]]]:
     """Each question with all documents, without those that answer it, and (XQuAD) without their whole article."""
-    count = lambda text: len(kb.embedder.tokenizer.encode(text).ids)  # noqa: E731
+
+    def count(text: str) -> int:
+        return len(kb.embedder.tokenizer.encode(text).ids)
+
     for at in range(0, len(questions), 64):
         some = questions[at : at + 64]
         for question, hits in zip(some, kb.search_many([q.text for q in some], k=60), strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -14,38 +14,46 @@ from nearest import fusion
 METHODS: tuple[fusion.Method, ...] = get_args(fusion.Method)
 
 
+def fuse(
+    rankings: Any, method: fusion.Method, weights: Any = None, rrf_k: int = fusion.RRF_K
+) -> list[tuple[Any, float]]:
+    """By falling score, ties by id as text."""
+    scores = fusion.scores(rankings, method, weights, rrf_k)
+    return sorted(scores.items(), key=lambda pair: (-pair[1], str(pair[0])))
+
+
 def test_rrf_by_hand() -> None:
-    fused = dict(fusion.fuse([[("a", 9.0), ("b", 1.0)], [("b", 0.5), ("c", 0.4)]], "rrf"))
+    fused = dict(fuse([[("a", 9.0), ("b", 1.0)], [("b", 0.5), ("c", 0.4)]], "rrf"))
     assert fused == pytest.approx({"a": 1 / 61, "b": 1 / 62 + 1 / 61, "c": 1 / 62})
     assert list(fused) == ["b", "a", "c"]
 
 
 def test_rrf_takes_weights_and_k() -> None:
-    fused = dict(fusion.fuse([[("a", 1.0)], [("b", 1.0), ("a", 0.0)]], "rrf", [2.0, 3.0], rrf_k=0))
+    fused = dict(fuse([[("a", 1.0)], [("b", 1.0), ("a", 0.0)]], "rrf", [2.0, 3.0], rrf_k=0))
     assert fused == {"a": 2 / 1 + 3 / 2, "b": 3 / 1}
 
 
 def test_normalized_by_hand() -> None:
     rankings = [[("a", 10.0), ("b", 4.0), ("c", 0.0)], [("c", -1.0), ("b", -2.0), ("d", -5.0)]]
-    fused = dict(fusion.fuse(rankings, "normalized"))
+    fused = dict(fuse(rankings, "normalized"))
     assert fused == pytest.approx({"a": 0.5, "b": 0.5 * 0.4 + 0.5 * 0.75, "c": 0.5, "d": 0.0})
     assert list(fused) == ["b", "a", "c", "d"]
 
 
 def test_normalized_takes_weights() -> None:
-    fused = dict(fusion.fuse([[("a", 1.0), ("b", 0.0)], [("b", 7.0), ("a", 5.0)]], "normalized", [3.0, 1.0]))
+    fused = dict(fuse([[("a", 1.0), ("b", 0.0)], [("b", 7.0), ("a", 5.0)]], "normalized", [3.0, 1.0]))
     assert fused == pytest.approx({"a": 0.75, "b": 0.25})
 
 
 def test_equal_scores_each_get_all_of_the_share() -> None:
-    assert dict(fusion.fuse([[("a", 0.3), ("b", 0.3)]], "normalized")) == {"a": 1.0, "b": 1.0}
-    assert dict(fusion.fuse([[("a", 0.3)], [("b", 5.0), ("a", 4.0)]], "normalized")) == {"a": 0.5, "b": 0.5}
+    assert dict(fuse([[("a", 0.3), ("b", 0.3)]], "normalized")) == {"a": 1.0, "b": 1.0}
+    assert dict(fuse([[("a", 0.3)], [("b", 5.0), ("a", 4.0)]], "normalized")) == {"a": 0.5, "b": 0.5}
 
 
 def test_an_empty_ranking_keeps_its_weight() -> None:
-    assert dict(fusion.fuse([[("a", 0.3)], []], "normalized")) == {"a": 0.5}
-    assert fusion.fuse([[], []], "normalized") == []
-    assert fusion.fuse([[], []], "rrf") == []
+    assert dict(fuse([[("a", 0.3)], []], "normalized")) == {"a": 0.5}
+    assert fuse([[], []], "normalized") == []
+    assert fuse([[], []], "rrf") == []
 
 
 def test_a_ranking_that_knows_weighs_more_than_one_that_does_not() -> None:
@@ -53,8 +61,8 @@ def test_a_ranking_that_knows_weighs_more_than_one_that_does_not() -> None:
     slope = [(f"t{i}", 10.0 - i / 10) for i in range(50)]
     told = fusion.adapted([sure, slope], [1.0, 1.0], [1.0, 1.0])
     assert told[0] > 2 * told[1]
-    assert fusion.fuse([sure, slope], "adaptive")[0][0] == "a"
-    assert fusion.fuse([slope, sure], "normalized")[0][0] == "a"  # by its id alone: both are 0.5
+    assert fuse([sure, slope], "adaptive")[0][0] == "a"
+    assert fuse([slope, sure], "normalized")[0][0] == "a"  # by its id alone: both are 0.5
     # By hand: first - last is 2 standard deviations of two scores; 1 - 2/4, to the power.
     assert fusion.adapted([[("a", 4.0), ("b", 2.0)]], [3.0], [1.0]) == pytest.approx([3.0 * 2.0 * 0.5])
     assert fusion.adapted([[("a", -1.0), ("b", -2.0)]], [3.0], [1.0]) == pytest.approx([6.0])
@@ -66,27 +74,27 @@ def test_a_ranking_of_one_or_of_equals_keeps_its_weight() -> None:
 
 
 def test_ties_are_in_order_of_id_as_text() -> None:
-    assert [i for i, _ in fusion.fuse([[("b", 1.0), ("a", 1.0), ("10", 1.0), ("9", 1.0)]], "normalized")] == [
+    assert [i for i, _ in fuse([[("b", 1.0), ("a", 1.0), ("10", 1.0), ("9", 1.0)]], "normalized")] == [
         "10", "9", "a", "b",
     ]  # fmt: skip
-    assert [i for i, _ in fusion.fuse([[(9, 1.0)], [(10, 1.0)]], "rrf")] == [10, 9]
+    assert [i for i, _ in fuse([[(9, 1.0)], [(10, 1.0)]], "rrf")] == [10, 9]
 
 
 def test_scores_that_all_but_coincide_stay_finite() -> None:
-    fused = dict(fusion.fuse([[("a", 5e-324), ("b", 0.0)]], "normalized"))
+    fused = dict(fuse([[("a", 5e-324), ("b", 0.0)]], "normalized"))
     assert fused == {"a": 1.0, "b": 0.0}
 
 
 def test_shares_never_add_up_to_more_than_one() -> None:
     rankings = [[("a", 2.0), ("b", 1.0)]] * 6
     for weights in ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [0.7, 0.1, 0.1, 0.1, 0.1, 0.1], None):
-        assert fusion.fuse(rankings, "normalized", weights)[0][1] <= 1.0
+        assert fuse(rankings, "normalized", weights)[0][1] <= 1.0
 
 
 def test_as_many_weights_as_rankings() -> None:
     for method in METHODS:
         with pytest.raises(ValueError, match="zip"):
-            fusion.fuse([[("a", 1.0)]], method, [1.0, 2.0])
+            fuse([[("a", 1.0)]], method, [1.0, 2.0])
 
 
 @st.composite
@@ -98,7 +106,7 @@ def _rankings(draw: st.DrawFn) -> list[list[tuple[str, float]]]:
 
 @given(_rankings(), st.sampled_from(METHODS))
 def test_every_item_comes_once_in_order(rankings: list[list[tuple[str, float]]], method: fusion.Method) -> None:
-    fused = fusion.fuse(rankings, method)
+    fused = fuse(rankings, method)
     assert sorted(i for i, _ in fused) == sorted({i for ranking in rankings for i, _ in ranking})
     assert fused == sorted(fused, key=lambda pair: (-pair[1], pair[0]))
     assert all(math.isfinite(score) and score >= 0 for _, score in fused)
@@ -112,14 +120,12 @@ def test_normalized_scores_do_not_depend_on_scale_or_offset(
 ) -> None:
     rounded = [[(i, round(score / 1e4, 3)) for i, score in ranking] for ranking in rankings]
     moved = [[(i, score * scale + offset) for i, score in rounded[0]], *rounded[1:]]
-    assert dict(fusion.fuse(moved, "normalized")) == pytest.approx(
-        dict(fusion.fuse(rounded, "normalized")), rel=1e-6, abs=1e-6
-    )
+    assert dict(fuse(moved, "normalized")) == pytest.approx(dict(fuse(rounded, "normalized")), rel=1e-6, abs=1e-6)
 
 
 @given(_rankings(), st.sampled_from(METHODS))
 def test_the_order_of_the_parts_does_not_matter(rankings: list[list[tuple[str, float]]], method: fusion.Method) -> None:
-    assert dict(fusion.fuse(rankings[::-1], method)) == pytest.approx(dict(fusion.fuse(rankings, method)), abs=1e-12)
+    assert dict(fuse(rankings[::-1], method)) == pytest.approx(dict(fuse(rankings, method)), abs=1e-12)
 
 
 @given(_rankings(), st.sampled_from(METHODS))
@@ -128,5 +134,5 @@ def test_no_item_loses_by_a_better_score(rankings: list[list[tuple[str, float]]]
     everywhere = set.intersection(*({i for i, _ in ranking} for ranking in rankings))
     for item in everywhere:
         raised = [[(item, ranking[0][1] + 1.0), *((i, s) for i, s in ranking if i != item)] for ranking in rankings]
-        fused = fusion.fuse(raised, method)
+        fused = fuse(raised, method)
         assert dict(fused)[item] == fused[0][1]

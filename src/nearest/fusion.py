@@ -90,15 +90,3 @@ def scores(
     if method == "adaptive":
         weights = adapted(rankings, weights, flatness or [1.0] * len(rankings))
     return normalized(rankings, weights)
-
-
-def fuse(
-    rankings: Sequence[Ranking[Id]],
-    method: Method,
-    weights: Sequence[float] | None = None,
-    rrf_k: int = RRF_K,
-    flatness: Sequence[float] | None = None,
-) -> list[tuple[Id, float]]:
-    """Fused (id, score) by falling score, ties by id as text."""
-    fused = scores(rankings, method, weights, rrf_k, flatness)
-    return sorted(fused.items(), key=lambda pair: (-pair[1], str(pair[0])))

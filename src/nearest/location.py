@@ -62,15 +62,15 @@ class Location:
         identity = stores.identity(url)
         if "durable" not in module.STORE.capabilities:  # nor is its ledger then
             return cls(identity, text, None)
-        named = ledger or os.environ.get("NEAREST_LEDGER")
-        beside = getattr(module, "ledger", lambda _: None)(url)
-        place = named or beside or _own_folder(url)
         slug = re.sub(r"[^a-z0-9]+", "_", identity.lower()).strip("_")[:40]
         unique = f"{slug}_{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
-        if "://" in str(place):
-            return cls(identity, text, _home() / unique, str(place), f"nearest_{unique}", shared=True)
-        folder = Path(place) / unique if named else Path(place)
-        return cls(identity, text, folder, shared=True)
+        own = _home() / unique
+        named = ledger or os.environ.get("NEAREST_LEDGER")
+        beside = getattr(module, "ledger", lambda _: None)(url)
+        place = str(named or beside or own)
+        if "://" in place:
+            return cls(identity, text, own, place, f"nearest_{unique}", shared=True)
+        return cls(identity, text, Path(place) / unique if named else Path(place), shared=True)
 
     def exists(self) -> bool:
         """Whether there is a ledger; for one in a database only opening it tells."""
@@ -166,8 +166,3 @@ def _home() -> Path:
     named = os.environ.get("NEAREST_HOME")
     data = os.environ.get("XDG_DATA_HOME")
     return Path(named) if named else (Path(data) if data else Path.home() / ".local" / "share") / "nearest"
-
-
-def _own_folder(url: StoreURL) -> Path:
-    identity = stores.identity(url)
-    return _home() / hashlib.sha256(identity.encode()).hexdigest()[:16]

@@ -17,7 +17,7 @@ import grpc  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 
-from nearest import filters, fusion, stores
+from nearest import filters, stores
 from nearest.contract import (
     Dense,
     Fused,
@@ -30,6 +30,7 @@ from nearest.contract import (
     Text,
     VectorSpec,
     canonical_json,
+    fused_scores,
 )
 from nearest.errors import (
     AccessDenied,
@@ -409,7 +410,8 @@ def test_hybrid_search_is_one_call_and_our_fusion(double: Double) -> None:
                 assert double.calls == {"Search": 1}
                 depth, where = max(candidates, k), filters.parse({"n": {"$lt": 145}})
                 separate = [store.search(Query(part, k=depth, where=where)) for part in order]
-                truth = fusion.fuse([[(hit.id, hit.score) for hit in part] for part in separate], "normalized", weights)
+                scores = fused_scores(find, [[(hit.id, hit.score) for hit in part] for part in separate])
+                truth = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
                 assert [hit.id for hit in hits] == [record_id for record_id, _ in truth[:k]]
                 assert [hit.score for hit in hits] == pytest.approx([score for _, score in truth[:k]], abs=1e-6)
 
