@@ -6,6 +6,8 @@ import io
 import json
 import os
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 from datetime import UTC, datetime
@@ -610,6 +612,15 @@ def test_a_worker_is_kept_for_the_next_file_and_ends_when_it_is_not_read_to_the_
     results.close()  # type: ignore[attr-defined]
     hostile(note)
     assert pid.read_text().split()[4] != first, "its answers could not be told from those of the file before"
+
+
+def test_a_worker_is_not_taken_for_as_large_as_the_process_that_started_it() -> None:
+    code = (
+        "import subprocess, sys; large = b'x' * (400 << 20); "
+        "small = 'from nearest.readers import _worker; print(_worker._used())'; "
+        "print(subprocess.check_output([sys.executable, '-c', small]).decode())"
+    )
+    assert 0 < int(subprocess.check_output([sys.executable, "-c", code])) < 300 << 20
 
 
 def test_files_may_be_begun_ahead_and_read_in_any_order(tmp_path: Path) -> None:

@@ -100,6 +100,10 @@ def _limit_memory(size: int) -> None:
 
 def _used() -> int:
     """The most memory that this process held, in bytes; a worker that grew is replaced."""
+    with contextlib.suppress(OSError):  # Linux keeps ru_maxrss over exec: it would be that of a large parent
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     try:
         import resource
     except ImportError:
