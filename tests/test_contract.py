@@ -389,7 +389,7 @@ _LIST: Any = [1, 2]
         (Query(Text(" ")), "the query text is empty"),
         (Query(Fused(())), "a fused query needs at least one part"),
         (Query(Fused((_A, _WRONG))), "find must be Dense, Sparse, Text or Fused, got Fused"),
-        (Query(Fused((_A,), _MAX)), "fusion must be adaptive, normalized, rrf, got 'max'"),
+        (Query(Fused((_A,), _MAX)), "fusion must be adaptive, normalized, rrf, distribution, got 'max'"),
         (Query(Fused((_A,), candidates=0)), "candidates must be an integer from 1 to 10000, got 0"),
         (Query(Fused((_A,), weights=(1.0, 2.0))), "1 parts need as many weights, got 2"),
         (Query(Fused((_A,), weights=(-1.0,))), "weights must be 0 or more and not all 0, got (-1.0,)"),

@@ -1,10 +1,11 @@
-"""Fusion: the two formulas by hand, and what holds for any rankings."""
+"""Fusion: the formulas by hand, and what holds for any rankings."""
 
 from __future__ import annotations
 
 import math
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +55,31 @@ def test_an_empty_ranking_keeps_its_weight() -> None:
     assert dict(fuse([[("a", 0.3)], []], "normalized")) == {"a": 0.5}
     assert fuse([[], []], "normalized") == []
     assert fuse([[], []], "rrf") == []
+
+
+def test_distribution_by_its_formula() -> None:
+    numbers = np.random.default_rng(0)
+    rankings = [
+        [(f"{i}", s) for i, s in enumerate(np.sort(numbers.gamma(1, 9, 50))[::-1].tolist(), start)] for start in (0, 20)
+    ]
+    wanted: dict[str, float] = {}
+    for ranking, weight in zip(rankings, (3.0, 1.0), strict=True):
+        values = np.array([score for _, score in ranking])
+        low, high = values.mean() - 3 * values.std(ddof=1), values.mean() + 3 * values.std(ddof=1)
+        for item, score in ranking:
+            wanted[item] = wanted.get(item, 0.0) + weight / 4 * (score - low) / (high - low)
+    assert max(wanted.values()) > 0.75  # of one ranking only: it lies further out than three deviations
+    assert fusion.scores(rankings, "distribution", [3.0, 1.0]) == pytest.approx(wanted)
+
+
+def test_distribution_as_qdrant_has_it() -> None:
+    fusing = pytest.importorskip("qdrant_client.hybrid.fusion", reason="the client of Qdrant is not installed")
+    models = pytest.importorskip("qdrant_client.models")
+    rankings = [[("1", 9.0), ("2", 4.0), ("3", 3.5)], [("3", 0.1), ("4", 0.1)], [("2", 7.0)], []]
+    points = [[models.ScoredPoint(id=int(i), version=0, score=s) for i, s in ranking] for ranking in rankings]
+    theirs = {str(p.id): p.score for p in fusing.distribution_based_score_fusion(points, 10)}
+    ours = fusion.scores(rankings, "distribution")
+    assert {item: 4 * score for item, score in ours.items()} == pytest.approx(theirs)  # theirs is the sum
 
 
 def test_a_ranking_that_knows_weighs_more_than_one_that_does_not() -> None:

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 Id = TypeVar("Id", bound=Hashable)
 Ranking = Sequence[tuple[Id, float]]
 """(id, score), best first."""
-Method = Literal["adaptive", "normalized", "rrf"]
+Method = Literal["adaptive", "normalized", "rrf", "distribution"]
 RRF_K = 60
 LEAST_SPREAD = 2.0  # of any two different scores; where there is one, or all are equal, nothing is known
 
@@ -52,6 +52,26 @@ def normalized(rankings: Sequence[Ranking[Id]], weights: Sequence[float]) -> dic
     return {item: min(score, 1.0) for item, score in fused.items()} if max(fused.values(), default=0.0) > 1 else fused
 
 
+def distribution(rankings: Sequence[Ranking[Id]], weights: Sequence[float]) -> dict[Id, float]:
+    """Distribution-based score fusion: the weighted mean of scores scaled so that mean - 3s is 0 and mean + 3s is 1.
+
+    Mazzeschi, 2023, as Qdrant has it. s: the standard deviation of the ranking's scores (of a sample: n - 1). What lies
+    further out is not cut off, so a score can exceed 1. An item that a ranking lacks gets 0 from it; the items of a
+    ranking whose scores are all equal, or which has only one, get 0.5.
+    """
+    total = sum(weights)
+    fused: dict[Id, float] = {}
+    for ranking, weight in zip(rankings, weights, strict=True):
+        values = [score for _, score in ranking]
+        mean = sum(values) / len(values) if values else 0.0
+        spread = math.sqrt(sum([(value - mean) ** 2 for value in values]) / max(len(values) - 1, 1))
+        flat = not values or values[0] == values[-1] or not 0 < spread < math.inf
+        for item, score in ranking:
+            scaled = 0.5 if flat else 0.5 + (score - mean) / (6 * spread)
+            fused[item] = fused.get(item, 0.0) + weight / total * scaled
+    return fused
+
+
 def adapted(rankings: Sequence[Ranking[Id]], weights: Sequence[float], flatness: Sequence[float]) -> list[float]:
     """The weights, each times what its ranking tells of itself, for `normalized`.
 
@@ -87,6 +107,8 @@ def scores(
     weights = weights or [1.0] * len(rankings)
     if method == "rrf":
         return rrf(rankings, weights, rrf_k)
+    if method == "distribution":
+        return distribution(rankings, weights)
     if method == "adaptive":
         weights = adapted(rankings, weights, flatness or [1.0] * len(rankings))
     return normalized(rankings, weights)

@@ -280,6 +280,16 @@ def test_search_takes_k_where_and_explain(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("filled")
+def test_search_takes_a_fusion(run: Run) -> None:
+    scores = {
+        method: run("search", "red apples", "--fusion", method, "--json").data["hits"][0]["score"]
+        for method in ("adaptive", "normalized", "rrf", "distribution")
+    }
+    assert scores["rrf"] < 0.1 < scores["distribution"] < scores["normalized"] <= 1
+    assert run("search", "red", "--fusion", "max").code == 2
+
+
+@pytest.mark.usefixtures("filled")
 def test_search_more_like_a_document(run: Run) -> None:
     hits = run("search", "--like", "a", "--json").data
     assert hits["query"] is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ import pytest
 import nearest
 from nearest import errors
 from nearest.app import Collection
-from nearest.contract import Chunk, Document, Mark, Record
+from nearest.contract import Chunk, Document, FusionMethod, Mark, Record
 from nearest.filters import parse
 from nearest.ingest import Progress
 from tests.fakes import HashEmbedder, LineChunker
@@ -159,7 +159,7 @@ def test_hybrid_search_explains_its_parts(kb: Collection) -> None:
     assert hits == sorted(hits, key=lambda h: -h.score)
 
 
-@pytest.mark.parametrize("fusion", ["adaptive", "normalized", "rrf"])
+@pytest.mark.parametrize("fusion", get_args(FusionMethod))
 def test_search_many_equals_single_searches(kb: Collection, fusion: Any) -> None:
     kb.add(docs(*"abcdefgh"))
     queries = ["second line of e\n", "first line of b\n"]

@@ -175,6 +175,9 @@ def search(
     k: Annotated[int, typer.Option("-k", metavar="N", help="Hits at most.")] = 10,
     mode: Annotated[str, typer.Option(metavar="MODE", help="dense (meaning), lexical (words) or hybrid.")] = "hybrid",
     where: Condition = None,
+    fusion: Annotated[
+        str, typer.Option(metavar="METHOD", help="Of hybrid: adaptive, normalized, rrf or distribution.")
+    ] = "adaptive",
     like: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="More like this document or hit; repeatable, QUERY may go.")
     ] = None,
@@ -206,6 +209,7 @@ def search(
             where=condition,
             mode=cast("Any", mode),
             like=like or (),
+            fusion=cast("Any", fusion),
             rerank=rerank,
             rerank_seconds=rerank_seconds,
             min_score=min_score,

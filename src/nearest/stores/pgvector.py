@@ -739,6 +739,10 @@ class _Collection:
             params += ranking.params
             if find.method == "rrf":
                 gain = f"{weight!r}::float8 / ({find.rrf_k} + place)"
+            elif find.method == "distribution":
+                share = f"{weight / sum(weights)!r}::float8"
+                scaled = "0.5 + (score - avg(score) OVER ()) / nullif(6 * stddev_samp(score) OVER (), 0)"
+                gain = f"{share} * coalesce({scaled}, 0.5)"
             else:
                 low, high = "min(score) OVER ()", "max(score) OVER ()"
                 share = f"{weight / sum(weights)!r}::float8"
@@ -753,7 +757,7 @@ class _Collection:
             return None
         fewest = f"least({', '.join(counts)})" if counts else "NULL::bigint"
         parts = "json_agg(json_build_array(part, place, score))" if query.explain else "NULL::json"
-        total = "sum(gain)" if find.method == "rrf" else "least(sum(gain), 1.0)"
+        total = "least(sum(gain), 1.0)" if find.method in ("adaptive", "normalized") else "sum(gain)"
         if told:
             names = [each.rpartition(" ")[2] for each in told]
             rankings.append(
