@@ -221,10 +221,12 @@ def evaluate(
     runs: str | Path | None = None,
     answers: bool = False,
     generator: str | Generator | None = None,
+    fusions: bool = False,
     progress: Callable[[Stage], None] | None = None,
 ) -> Evaluation:
     """Index a data set in BEIR's layout and measure dense, lexical and hybrid search on it.
 
+    fusions: measure every method of fusion, and compare it with the default one by a paired test.
     against: a TREC run file to compare with. runs: a folder for TREC run files, one a mode. answers: measure
     `Collection.ask` too, with a generator or without.
     location: where its collection is kept, so that a second run indexes nothing; by default it is
@@ -241,7 +243,7 @@ def evaluate(
         kb = stack.enter_context(open(place, embedder=embedder, chunker=chunker))
         if kb.count() > len(kb.ledger.lookup(dataset.ids)):
             raise InvalidInput(f"{place} holds other documents than {folder}; give another folder")
-        measured = evaluate.run(kb, dataset, progress)
+        measured = evaluate.run(kb, dataset, progress, fusions=fusions)
         if runs is not None:
             evaluate.write_runs(measured, runs)
         if against is not None:

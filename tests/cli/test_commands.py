@@ -495,6 +495,21 @@ def test_eval_tells_each_query_writes_runs_and_compares_with_one(run: Run, judge
     assert (broken.code, broken.out) == (2, "")
 
 
+def test_eval_compares_every_fusion_with_the_default(run: Run, judged: Path) -> None:
+    ran = run("eval", judged, "--compare", "--json")
+    names = ["dense", "lexical", "adaptive", "normalized", "rrf", "distribution"]
+    assert (ran.code, list(ran.data["modes"]), list(ran.data["per_query"])) == (0, names, names)
+    assert set(ran.data["per_query"]["rrf"]["q1"]) == set(ran.data["modes"]["rrf"])
+    assert [(each["first"], each["second"]) for each in ran.data["comparisons"]] == [
+        (name, "adaptive") for name in names if name != "adaptive"
+    ]
+    lines = run("eval", judged, "--compare").out.splitlines()
+    assert [line.split()[0] for line in lines[2:8]] == names
+    best = ran.data["modes"]["lexical"]["ndcg@10"] - ran.data["modes"]["adaptive"]["ndcg@10"]
+    assert lines[9].startswith(f"lexical - adaptive: {best:+.4f} ndcg@10 (p = ")
+    assert len(lines) == 13
+
+
 def test_eval_makes_a_test_set_from_a_collection(run: Run, tmp_path: Path) -> None:
     names = ("apple", "tulip", "engine")
     put(tmp_path / "kb", *(nearest.Document(n, f"This {n} tells of {n}s, their prices and care.") for n in names))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from nearest.contract import Document, Hit
+from nearest.contract import Document, FusionMethod, Hit
 from nearest.errors import InvalidInput
 from nearest.evaluate import Dataset, Stage, compare, per_query, run
 from nearest.ingest import Progress, Report
@@ -21,6 +21,7 @@ class Canned:
     def __init__(self, answers: dict[str, list[str]]) -> None:
         self.answers = answers  # documents of the hits, by question
         self.asked: list[tuple[int, str, int]] = []
+        self.fusions: list[str] = []
 
     def add(self, documents: Iterable[Document], *, pool: bool, progress: Callable[[Any], None] | None) -> Report:
         added = list(documents)
@@ -29,8 +30,9 @@ class Canned:
         progress(Progress(len(added), len(added), 0, "indexing"))
         return Report(added=len(added), pooled=1)
 
-    def search_many(self, queries: Sequence[str], *, k: int, mode: Any) -> list[list[Hit]]:
+    def search_many(self, queries: Sequence[str], *, k: int, mode: Any, fusion: Any = "adaptive") -> list[list[Hit]]:
         self.asked.append((len(queries), mode, k))
+        self.fusions.append(fusion)
         return [
             [Hit(f"{d}#{i}", {}, {"document_id": d}, -i) for i, d in enumerate(self.answers[query][:k])]
             for query in queries
@@ -99,6 +101,30 @@ def test_each_query_and_how_sure_the_means_are(corpus: Path) -> None:
     told = result.to_json()
     assert "rankings" not in told
     assert told["comparisons"][0]["measure"] == "ndcg@10"
+
+
+def test_every_fusion_against_the_default(corpus: Path) -> None:
+    class Fusing(Canned):
+        """Reciprocal ranks alone find what was asked for."""
+
+        def search_many(
+            self, queries: Sequence[str], *, k: int, mode: Any, fusion: Any = "adaptive"
+        ) -> list[list[Hit]]:
+            found = super().search_many(queries, k=k, mode=mode, fusion=fusion)
+            return found if mode == "hybrid" and fusion == "rrf" else [hits[:1] for hits in found]
+
+    kb = Fusing({f"{i}?": ["b", "a"] for i in range(6)})
+    result = run(kb, dataset(corpus, {str(i): {"a": 1} for i in range(6)}), fusions=True)
+    methods = list(get_args(FusionMethod))
+    assert list(result.modes) == ["dense", "lexical", *methods]
+    assert list(zip((mode for _, mode, _ in kb.asked), kb.fusions, strict=True)) == [
+        ("dense", "adaptive"), ("lexical", "adaptive"), *(("hybrid", method) for method in methods),
+    ]  # fmt: skip
+    told = {(each.first, each.second): (each.difference, each.p) for each in result.comparisons}
+    assert set(told) == {(name, "adaptive") for name in result.modes if name != "adaptive"}
+    assert told["rrf", "adaptive"] == pytest.approx((0.63093, 2 / 64), abs=1e-5)
+    assert told["normalized", "adaptive"] == (0.0, 1.0)
+    assert {query: each["ndcg@10"] for query, each in result.per_query["dense"].items()} == dict.fromkeys("012345", 0.0)
 
 
 def test_two_runs_side_by_side() -> None:

@@ -174,10 +174,10 @@ def search(
     collection: Where = DEFAULT,
     k: Annotated[int, typer.Option("-k", metavar="N", help="Hits at most.")] = 10,
     mode: Annotated[str, typer.Option(metavar="MODE", help="dense (meaning), lexical (words) or hybrid.")] = "hybrid",
-    where: Condition = None,
     fusion: Annotated[
         str, typer.Option(metavar="METHOD", help="Of hybrid: adaptive, normalized, rrf or distribution.")
     ] = "adaptive",
+    where: Condition = None,
     like: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="More like this document or hit; repeatable, QUERY may go.")
     ] = None,
@@ -208,8 +208,8 @@ def search(
             k=k,
             where=condition,
             mode=cast("Any", mode),
-            like=like or (),
             fusion=cast("Any", fusion),
+            like=like or (),
             rerank=rerank,
             rerank_seconds=rerank_seconds,
             min_score=min_score,
@@ -302,6 +302,9 @@ def evaluate(
     ] = None,
     embedder: Model = None,
     chunker: Annotated[str, typer.Option(metavar="NAME", help="How texts are cut.")] = "whole",
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Every method of fusion, against the default one (adaptive).")
+    ] = False,
     per_query: Annotated[bool, typer.Option("--per-query", help="Tell the measures of each query too.")] = False,
     against: Annotated[
         str | None, typer.Option(metavar="FILE", help="Compare with a TREC run file, by a paired test.")
@@ -335,9 +338,9 @@ def evaluate(
     ):
         evaluation = app.evaluate(
             folder, location=collection, embedder=embedder, chunker=chunker, against=against, runs=runs,
-            answers=answers, generator=generator, progress=lambda at: told(*at),
+            answers=answers, generator=generator, fusions=compare, progress=lambda at: told(*at),
         )  # fmt: skip
-    show.evaluation(evaluation, as_json, per_query)
+    show.evaluation(evaluation, as_json, per_query or (compare and as_json))
     return 1 if evaluation.failed else 0
 
 

@@ -13,14 +13,20 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, get_args
 
-from nearest.contract import MAX_K, Document, Failure, Hit
+from nearest.contract import MAX_K, Document, Failure, FusionMethod, Hit
 from nearest.errors import InvalidInput
 from nearest.evaluate import answers, metrics, significance, trec
 from nearest.evaluate.beir import Dataset
 
-MODES = ("dense", "lexical", "hybrid")
+DEFAULT = "adaptive"
+MODES: Mapping[str, Mapping[str, str]] = {mode: {"mode": mode} for mode in ("dense", "lexical", "hybrid")}
+FUSIONS: Mapping[str, Mapping[str, str]] = {
+    "dense": MODES["dense"],
+    "lexical": MODES["lexical"],
+    **{method: {"mode": "hybrid", "fusion": method} for method in get_args(FusionMethod)},
+}
 MEASURES: Mapping[str, tuple[Callable[[Sequence[str], metrics.Judgements, int], float], int]] = {
     "ndcg@10": (metrics.ndcg, 10),
     "recall@100": (metrics.recall, 100),
@@ -44,7 +50,9 @@ class Collection(Protocol):
     """What is needed of a collection."""
 
     def add(self, documents: Iterable[Document], *, pool: bool, progress: Callable[[Any], None] | None) -> Any: ...
-    def search_many(self, queries: Sequence[str], *, k: int, mode: Any) -> Sequence[Sequence[Hit]]: ...
+    def search_many(
+        self, queries: Sequence[str], *, k: int, mode: Any, fusion: Any = DEFAULT
+    ) -> Sequence[Sequence[Hit]]: ...
     def info(self) -> dict[str, Any]: ...
 
 
@@ -54,7 +62,8 @@ class Evaluation:
 
     modes: each of MEASURES of each mode. seconds: `index`, and each mode's for all queries. failed: documents that
     could not be indexed. pooled: texts over the model's limit, embedded in windows. intervals: where each mean lies,
-    with 95% confidence by the bootstrap. comparisons: of each two modes, by `compare`. rankings: the documents of each
+    with 95% confidence by the bootstrap. comparisons: of each two modes, or of each fusion and part with the default
+    one, by `compare`. rankings: the documents of each
     query, best first, with the scores of their best chunks, by mode. per_query: the measures of each, by mode. answers:
     see `ask`; empty where none were asked for.
     """
@@ -176,8 +185,13 @@ def ask(
     return {**means, **({"dollars": math.fsum(known)} if len(known) == len(dollars) else {})}
 
 
-def run(kb: Collection, dataset: Dataset, progress: Callable[[Stage], None] | None = None) -> Evaluation:
-    """Index what the collection lacks of a data set, pooling what is over the model's limit, and measure it."""
+def run(
+    kb: Collection, dataset: Dataset, progress: Callable[[Stage], None] | None = None, *, fusions: bool = False
+) -> Evaluation:
+    """Index what the collection lacks of a data set, pooling what is over the model's limit, and measure it.
+
+    fusions: instead of the three modes, every method of fusion and its two parts; the modes are then named after them.
+    """
     tell = progress or (lambda stage: None)
     total = len(dataset.ids)
     started = time.perf_counter()
@@ -190,9 +204,9 @@ def run(kb: Collection, dataset: Dataset, progress: Callable[[Stage], None] | No
     found: dict[str, dict[str, list[tuple[str, float]]]] = {}
     each: dict[str, dict[str, dict[str, float]]] = {}
     queries = {query: dataset.queries[query] for query in metrics.judged_queries(dataset.qrels)}
-    for mode in MODES:
+    for mode, how in (FUSIONS if fusions else MODES).items():
         started = time.perf_counter()
-        rankings = _rankings(kb, queries, mode, tell)
+        rankings = _rankings(kb, queries, mode, how, tell)
         seconds[mode] = time.perf_counter() - started
         found[mode] = rankings
         each[mode] = per_query({query: [d for d, _ in ranking] for query, ranking in rankings.items()}, dataset.qrels)
@@ -201,15 +215,20 @@ def run(kb: Collection, dataset: Dataset, progress: Callable[[Stage], None] | No
         intervals[mode] = {name: significance.interval(some) for name, some in values.items()}
     facts = kb.info()
     failed = [*dataset.failed, *report.failed]
+    pairs = (
+        [(name, DEFAULT) for name in FUSIONS if name != DEFAULT]
+        if fusions
+        else list(itertools.combinations(reversed(list(MODES)), 2))
+    )
     return Evaluation(
         dataset.name, facts["documents"], len(queries), facts["embedder"], facts["chunker"], modes,
         {name: round(value, 3) for name, value in seconds.items()}, report.pooled, failed, intervals,
-        [compare(a, each[a], b, each[b]) for a, b in itertools.combinations(reversed(MODES), 2)], found, each,
+        [compare(a, each[a], b, each[b]) for a, b in pairs], found, each,
     )  # fmt: skip
 
 
 def _rankings(
-    kb: Collection, queries: Mapping[str, str], mode: str, tell: Callable[[Stage], None]
+    kb: Collection, queries: Mapping[str, str], mode: str, how: Mapping[str, str], tell: Callable[[Stage], None]
 ) -> dict[str, list[tuple[str, float]]]:
     """The `_DEPTH` best documents of each query, each with the score of its best chunk."""
     rankings: dict[str, list[tuple[str, float]]] = {}
@@ -219,7 +238,7 @@ def _rankings(
         found: dict[str, dict[str, float]] = {query: {} for query in batch}
         k = _DEPTH + 1  # the query itself may be among them
         while batch:
-            lists = kb.search_many([queries[query] for query in batch], k=k, mode=mode)
+            lists = kb.search_many([queries[query] for query in batch], k=k, **how)
             short = []
             for query, hits in zip(batch, lists, strict=True):
                 # A deeper search may fuse a little differently; what the first one ranked stays in front.
