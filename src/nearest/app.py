@@ -374,7 +374,7 @@ class Collection:
         self.store = store
         self._place = place
         self._ledger = ledger
-        self._visibility = ledger.visibility if ledger is not None else place.visibility()
+        self._visibility = ledger.visibility if ledger is not None else place.visibility(settings)
         self._settings = settings
         self._asked = asked
         self._model = model

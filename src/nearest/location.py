@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from nearest import layers, stores
 from nearest.contract import Schema, Store, StoreURL
 from nearest.errors import InvalidInput, NotACollection, SchemaMismatch, UnsupportedError
 from nearest.layers.lexical import companion_schema, inner_schema
-from nearest.ledger import Visibility, glance, watch
+from nearest.ledger import State, Visibility, glance, watch
 
 if TYPE_CHECKING:
     from nearest.ledger import Ledger
@@ -140,9 +140,9 @@ class Location:
 
     # --- the ledger ---
 
-    def visibility(self) -> Visibility:
-        """For a ledger that was only glanced at."""
-        seen = Visibility()
+    def visibility(self, settings: Mapping[str, Any]) -> Visibility:
+        """For a ledger that was only glanced at, and had these settings."""
+        seen = Visibility(State(epoch=int(settings.get("epoch", 0))))
         if self.shared and self.folder is not None and not self.database:
             seen.watch = watch(self.folder / _LEDGER_FILE)
         return seen

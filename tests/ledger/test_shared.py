@@ -56,7 +56,8 @@ def test_a_reader_sees_each_step_of_a_writer(again: Open) -> None:
     before = epoch(reader)
     writer.commit(first, 1)
     assert hidden(reader) == frozenset()
-    assert epoch(reader) == before + 1
+    first_epoch = epoch(reader)
+    assert first_epoch != before
     assert reader.record_ids(["a"]) == {"a": ["r1", "r2"]}
     second = [Change("a", "h2", ("r2", "r3"))]
     writer.intend(second)
@@ -65,7 +66,7 @@ def test_a_reader_sees_each_step_of_a_writer(again: Open) -> None:
     assert hidden(reader) == {"r1"}
     writer.settle()
     assert hidden(reader) == frozenset()
-    assert epoch(reader) == before + 2
+    assert epoch(reader) not in (before, first_epoch)
 
 
 def test_a_newcomer_hides_what_is_under_way(again: Open) -> None:
@@ -80,7 +81,8 @@ def test_a_whole_change_between_two_looks_is_noticed(again: Open) -> None:
     writer.intend(changes)
     writer.commit(changes, 1)
     writer.settle()
-    assert (hidden(reader), epoch(reader)) == (frozenset(), before + 1)
+    assert hidden(reader) == frozenset()
+    assert epoch(reader) != before
 
 
 def test_one_writes_at_a_time(again: Open) -> None:

@@ -19,13 +19,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nearest.ledger.changes import Change, Entry, Intent, Visibility
+from nearest.ledger.changes import Change, Entry, Intent, State, Visibility
 from nearest.ledger.glance import glance, watch
 
 if TYPE_CHECKING:
     from nearest.ledger.ledger import Ledger
 
-__all__ = ["Change", "Entry", "Intent", "Ledger", "Visibility", "glance", "watch"]
+__all__ = ["Change", "Entry", "Intent", "Ledger", "State", "Visibility", "glance", "watch"]
 
 
 def __getattr__(name: str) -> Any:

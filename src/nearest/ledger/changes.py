@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +42,52 @@ class Intent:
     committed: bool
 
 
-@dataclass(slots=True)
-class Visibility:
-    """What a search may show while documents change.
+_DRAWN = 1 << 62
 
-    hidden: record ids that the store may hold and no search may show; swapped whole, so that a reader
-    without the mutex sees one state or the other. epoch: grows whenever what is visible changes.
-    mutex: held, nothing becomes visible or hidden. watch: where other processes write as well, reads the
-    two from the ledger; None when nothing changed since it last did.
+
+def draw_epoch() -> int:
+    """Another number than any before, of this collection or of any other."""
+    return _DRAWN | secrets.randbits(62)
+
+
+class State(NamedTuple):
+    """hidden: record ids that the store may hold and no search may show. epoch: drawn anew whenever what is visible
+    changes, or may have; at random, since a copy, a restored backup or a collection made anew would count the same.
     """
 
     hidden: frozenset[str] = frozenset()
     epoch: int = 0
+
+
+@dataclass(slots=True)
+class Visibility:
+    """What a search may show while documents change.
+
+    state: swapped whole, so that a reader without the mutex sees one or the other. mutex: held, nothing becomes
+    visible or hidden. watch: where other processes write as well, reads the state from the ledger; None when nothing
+    changed since it last did.
+    """
+
+    state: State = State()  # noqa: RUF009 -- immutable
     mutex: threading.RLock = field(default_factory=threading.RLock)
-    watch: Callable[[], tuple[frozenset[str], int] | None] | None = None
+    watch: Callable[[], State | None] | None = None
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        return self.state.hidden
+
+    @property
+    def epoch(self) -> int:
+        return self.state.epoch
+
+    @property
+    def version(self) -> int | None:
+        """Names what can be found now: equal numbers, equal documents, wherever and whenever they are seen.
+
+        None while a change is under way, before the first, and where an earlier nearest counted the epochs.
+        """
+        hidden, epoch = self.state
+        return None if hidden or epoch < _DRAWN else epoch
 
     def refresh(self) -> None:
         """Learn what other processes made visible."""
@@ -61,4 +95,4 @@ class Visibility:
             with self.mutex:
                 seen = self.watch()
                 if seen is not None:
-                    self.hidden, self.epoch = seen
+                    self.state = seen

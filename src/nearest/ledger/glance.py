@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from nearest.ledger.changes import State
+
 HEAD = "0002"
 """The newest migration."""
 
@@ -31,7 +33,7 @@ def glance(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def watch(path: Path) -> Callable[[], tuple[frozenset[str], int] | None]:
+def watch(path: Path) -> Callable[[], State | None]:
     """What `Visibility.watch` asks of a ledger file that other processes write to.
 
     SQLite counts a file's changes, so that asking again costs microseconds while there are none.
@@ -39,7 +41,7 @@ def watch(path: Path) -> Callable[[], tuple[frozenset[str], int] | None]:
     connection: sqlite3.Connection | None = None
     known = -1
 
-    def look() -> tuple[frozenset[str], int] | None:
+    def look() -> State | None:
         nonlocal connection, known
         if connection is None:
             if not path.is_file():
@@ -56,7 +58,7 @@ def watch(path: Path) -> Callable[[], tuple[frozenset[str], int] | None]:
             connection.execute("commit")
         known = at
         intents = ((bool(committed), json.loads(new), json.loads(old)) for committed, new, old in rows)
-        return hidden(intents), int(epoch[0]) if epoch else 0
+        return State(hidden(intents), int(epoch[0]) if epoch else 0)
 
     return look
 

@@ -25,7 +25,7 @@ from nearest.errors import (
     StorageError,
 )
 from nearest.ledger import models
-from nearest.ledger.changes import Change, Entry, Intent, Visibility
+from nearest.ledger.changes import Change, Entry, Intent, State, Visibility, draw_epoch
 from nearest.ledger.glance import HEAD, hidden, watch
 from nearest.ledger.models import chunks, documents, failures, intents, settings, usage, version
 
@@ -93,7 +93,7 @@ class Ledger:
                 if self._postgresql:
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(self._number)))
                 self._migrate(connection)
-            self.visibility.refresh()
+            self.visibility.state = self._seen()
         except BaseException:
             self._engine.dispose()
             raise
@@ -141,10 +141,14 @@ class Ledger:
         finally:
             lock.release()
 
-    def _seen(self) -> tuple[frozenset[str], int]:
+    def _seen(self) -> State:
         with self._transaction() as connection:
             pending = [(i.committed, i.new, i.old) for i in _intents(connection)]
-            return hidden(pending), _epoch(connection)
+            return State(hidden(pending), _epoch(connection))
+
+    def _show(self, hidden: frozenset[str], epoch: int | None = None) -> None:
+        """The mutex is held."""
+        self.visibility.state = State(hidden, self.visibility.epoch if epoch is None else epoch)
 
     def close(self) -> None:
         with self._mutex:
@@ -321,7 +325,7 @@ class Ledger:
             ]
             if rows:
                 connection.execute(intents.insert(), rows)
-            self.visibility.hidden = frozenset().union(*(intent.new for intent in planned))
+            self._show(frozenset().union(*(intent.new for intent in planned)))
         return planned
 
     def commit(self, changes: Sequence[Change], run: int) -> None:
@@ -339,17 +343,14 @@ class Ledger:
                     connection.execute(chunks.insert(), [row for change in kept for row in _chunk_rows(change)])
                 connection.execute(intents.update().values(committed=True))
                 pending = _intents(connection)
-                epoch = _epoch(connection) + 1
-                connection.execute(settings.delete().where(settings.c.key == "epoch"))
-                connection.execute(settings.insert().values(key="epoch", value=epoch))
-            self.visibility.hidden = frozenset().union(*(intent.old for intent in pending))
-            self.visibility.epoch = epoch
+                epoch = _next_epoch(connection)
+            self._show(frozenset().union(*(intent.old for intent in pending)), epoch)
 
     def settle(self) -> None:
         """The store has dropped what the committed intents replaced."""
         with self._transaction() as connection:
             connection.execute(intents.delete().where(intents.c.committed))
-            self.visibility.hidden = frozenset()
+            self._show(frozenset())
 
     def pending(self) -> list[Intent]:
         """What was under way; after a crash this is what to finish or undo."""
@@ -358,9 +359,12 @@ class Ledger:
 
     def undo(self) -> None:
         """The store has dropped what the uncommitted intents brought."""
-        with self._transaction() as connection:
-            connection.execute(intents.delete())
-            self.visibility.hidden = frozenset()
+        with self._mutex:
+            with self._transaction() as connection:
+                connection.execute(intents.delete())
+                # A search during which they came and went must not take before and after for the same.
+                epoch = _next_epoch(connection)
+            self._show(frozenset(), epoch)
 
 
 def postgresql(url: str) -> sa.URL:
@@ -376,6 +380,13 @@ def postgresql(url: str) -> sa.URL:
 
 def _epoch(connection: sa.Connection) -> int:
     return int(connection.scalar(sa.select(settings.c.value).where(settings.c.key == "epoch")) or 0)
+
+
+def _next_epoch(connection: sa.Connection) -> int:
+    epoch = draw_epoch()
+    connection.execute(settings.delete().where(settings.c.key == "epoch"))
+    connection.execute(settings.insert().values(key="epoch", value=epoch))
+    return epoch
 
 
 def _intents(connection: sa.Connection) -> list[Intent]:

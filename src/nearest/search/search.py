@@ -176,11 +176,11 @@ class Searcher:
         """Hits of committed versions only: the old one or the new one of a document that is being updated."""
         for _ in range(_ATTEMPTS):
             self._visibility.refresh()
-            epoch, hidden = self._visibility.epoch, self._visibility.hidden
-            answers = self._once(queries, hidden | excluded if excluded else hidden)
+            state = self._visibility.state
+            answers = self._once(queries, state.hidden | excluded if excluded else state.hidden)
             self._visibility.refresh()
             # New records may come, and old ones go, only while they are hidden and after the epoch has moved.
-            if self._visibility.epoch == epoch and self._visibility.hidden is hidden:
+            if self._visibility.state == state:
                 return answers
         with self._visibility.mutex:
             return self._once(queries, self._visibility.hidden | excluded)
