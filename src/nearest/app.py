@@ -488,8 +488,7 @@ class Collection:
             check_all(documents, self._fields)
         with self._writer.within(budget, skip_duplicates=skip_duplicates, detect_language=detect_language):
             report = self._writer.add((Tagged(d) for d in documents), truncate=truncate, pool=pool, progress=progress)
-        self.store.optimize()
-        return report
+        return self._indexed(report)
 
     def add_files(
         self,
@@ -522,8 +521,7 @@ class Collection:
                 self._writer, self.ledger, lambda path: readers.for_path(path, passwords), found,
                 full=full, truncate=truncate, pool=pool, progress=progress,
             )  # fmt: skip
-        self.store.optimize()
-        return report
+        return self._indexed(report)
 
     def plan_files(
         self,
@@ -575,7 +573,11 @@ class Collection:
             report = files.add_sql(
                 self._writer, self.ledger, asked, full=full, truncate=truncate, pool=pool, progress=progress
             )
-        self.store.optimize()
+        return self._indexed(report)
+
+    def _indexed(self, report: Report) -> Report:
+        with report.profile.timed("indexing"):
+            self.store.optimize()
         return report
 
     def delete(self, ids: Iterable[str] | None = None, *, where: Mapping[str, Any] | Filter | None = None) -> int:

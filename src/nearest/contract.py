@@ -1151,13 +1151,14 @@ class Reader(ABC):
 
     extensions: lower case, with the dot. content_type: of those files. isolated: to be read in a child process
     with limits of time and memory, as its parser could loop, crash or grow. passwords: tried, in their order, on
-    files that are encrypted.
+    files that are encrypted. elsewhere: seconds that another process worked for it.
     """
 
     extensions: ClassVar[tuple[str, ...]]
     content_type: str = "text/plain"
     isolated: ClassVar[bool] = False
     passwords: Sequence[str] = ()
+    elsewhere: float = 0.0
 
     @abstractmethod
     def read(self, path: Path, document_id: str) -> Iterator[Document | Failure]:

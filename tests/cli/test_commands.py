@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sqlite3
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +17,7 @@ import nearest
 from nearest import embedders, rerankers, stores
 from nearest.answer import confidence
 from nearest.cli import main
-from nearest.contract import Embedder
+from nearest.contract import Embedder, IndexParams
 from nearest.errors import CollectionDamaged, ConnectionFailed, DiskFull, MissingDependency, ModelError, ReadOnly
 from tests.cli import fake
 from tests.fakes import HashEmbedder
@@ -114,6 +118,121 @@ def test_add_leaves_out_near_duplicates_and_tells_languages_where_asked(run: Run
     assert [d["id"] for d in report["duplicates"]] == ["docs/copy.txt#1"]
     found = run("search", "keys", "--mode", "lexical", "--where", '{"_chunk.facts.language": "en"}', "--json").data
     assert found["hits"]
+
+
+def test_add_tells_where_the_time_went_where_asked(run: Run, docs: Path) -> None:
+    told = run("add", docs, "--profile").out
+    stages = ("finding", "loading", "reading", "comparing", "chunking", "embedding", "storing", "ledger", "indexing")
+    assert all(f" {stage} " in told for stage in stages)
+    assert "is what bounds it." in told
+    assert told.splitlines()[-1].startswith("A second: ")
+    assert "bounds" not in run("add", docs).out
+    assert "profile" not in run("add", docs, "--json").data
+
+    profile = run("add", docs, "-c", "other", "--profile", "--json").data["profile"]
+    assert set(profile) == {"seconds", "lines", "read_ahead", "bound", "per_second"}
+    assert list(profile["lines"]) == ["before", "prepare", "embed", "write", "after"]
+    assert profile["bound"] in {stage for stages in profile["lines"].values() for stage in stages}
+    assert profile["per_second"]["documents"] == pytest.approx(profile["per_second"]["chunks"], abs=0.002)
+    assert profile["per_second"]["megabytes"] < profile["per_second"]["documents"]
+
+
+def test_pool_embeds_what_is_too_long_in_windows(run: Run, docs: Path) -> None:
+    (docs / "long.txt").write_text("word " * 400)
+    assert run("add", docs, "--chunker", "whole", "--json").data["failed"][0]["id"] == "docs/long.txt"
+    told = run("add", docs, "-c", "pooled", "--chunker", "whole", "--pool")
+    assert (told.code, "(3 chunks, 1 over it pooled)" in told.out) == (0, True)
+    refused = run("add", docs, "--pool", "--truncate")
+    assert (refused.code, "either truncated or pooled" in refused.err) == (2, True)
+
+
+def test_the_index_and_its_quantization_are_fixed_with_the_collection(run: Run, docs: Path) -> None:
+    assert run("add", docs, "--index", "recall", "--quantization", "scalar").code == 0
+    wanted = IndexParams.profile("recall", quantization="scalar")
+    index = run("info", "--json").data["index"]
+    assert (index["m"], index["ef_construct"], index["quantization"]) == (wanted.m, wanted.ef_construct, "scalar")
+    assert wanted != IndexParams()
+    assert run("add", docs, "--index", "recall", "--quantization", "scalar").code == 0
+    assert run("add", docs, "--quantization", "binary", "--json").data["error"]["kind"] == "SchemaMismatch"
+    for wrong in (["--index", "fast"], ["--quantization", "half"]):
+        assert run("add", docs, "-c", "other", *wrong).code == 2
+    assert not Path("other").exists()
+
+
+def test_standard_input_is_a_file_of_the_name_given(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def given(text: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+
+    given(b"just text")
+    assert run("add", "-").code == 0
+    given(b'{"id": "first", "text": "a line"}\n{"id": "second", "text": "another"}\n')
+    assert run("add", "-", "--name", "letters.jsonl").out.startswith("2 added")
+    assert run("get", "stdin", "--json").data["text"] == "just text"
+    assert run("get", "second", "--json").data["text"] == "another"
+
+
+def test_passwords_open_encrypted_files(run: Run, tmp_path: Path) -> None:
+    pypdf = pytest.importorskip("pypdf", reason="makes an encrypted PDF")
+    writer = pypdf.PdfWriter()
+    writer.add_blank_page(100, 100)
+    writer.encrypt("open sesame", algorithm="AES-256")
+    writer.write(tmp_path / "secret.pdf")
+    (tmp_path / "keys.txt").write_text("wrong\nopen sesame\n")
+
+    def reason(*options: str) -> str:
+        (failure,) = run("add", "secret.pdf", *options, "--json").data["failed"]
+        return str(failure["reason"])
+
+    assert "give its password (--passwords FILE" in reason()
+    assert "no text" in reason("--passwords", "keys.txt")  # it is open, and blank
+    assert run("add", "secret.pdf", "--passwords", "nothing.txt").code == 2
+
+
+def test_ignored_files_are_read_where_asked(run: Run, docs: Path) -> None:
+    (docs / ".gitignore").write_text("backups.*\n")
+    assert run("add", docs, "--json").data["added"] == 1
+    assert run("add", docs, "--no-ignore", "--json").data["added"] == 1
+    assert run("info", "--json").data["documents"] == 2
+
+
+def test_private_addresses_are_read_where_asked(run: Run) -> None:
+    pytest.importorskip("httpx", reason="reads web pages")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain")
+            self.end_headers()
+            self.wfile.write(b"an internal page")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/page.txt"
+        refused = run("add", url, "--json")
+        read = run("add", url, "--private", "--json")
+        server.shutdown()
+    assert refused.code == 1
+    assert "private network" in refused.data["failed"][0]["reason"]
+    assert (read.code, read.data["added"]) == (0, 1)
+
+
+def test_full_reads_rows_from_the_start(run: Run, tmp_path: Path) -> None:
+    database = sqlite3.connect(tmp_path / "rows.db")
+    with database:
+        database.execute("create table notes (id text, text text, changed integer)")
+        database.executemany("insert into notes values (?, ?, ?)", [("a", "one", 1), ("b", "two", 2)])
+    spec = f"sql:sqlite:///{tmp_path / 'rows.db'}?query=select * from notes&cursor=changed"
+    assert run("add", spec, "--json").data["added"] == 2
+    with database:
+        database.execute("delete from notes where id = 'a'")
+    database.close()
+    later = run("add", spec, "--json").data
+    assert (later["removed"], later["unchanged"]) == (0, 1)  # from the cursor on
+    full = run("add", spec, "--full", "--json").data
+    assert (full["removed"], full["unchanged"]) == (1, 1)
 
 
 # --- chunk ---

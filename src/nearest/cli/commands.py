@@ -121,6 +121,7 @@ def add(
         bool, typer.Option("--detect-language", help="Tell each passage's language (_chunk.facts.language).")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what it would do and cost, and do nothing.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Tell where the time went, and what bounds it.")] = False,
     as_json: Json = False,
 ) -> int:
     """Add files and folders, or bring them up to date.
@@ -164,7 +165,7 @@ def add(
         )
     if opened.note:
         show.note(opened.note)
-    show.report(collection, report, as_json)
+    show.report(collection, report, as_json, profile=profile)
     return 1 if report.failed else 0
 
 

@@ -41,6 +41,7 @@ class _Report(Protocol):
     pooled: int
     usage: Usage
     seconds: float
+    profile: Any
 
 
 class _Cut(Protocol):
@@ -154,15 +155,54 @@ def _bar() -> Any:
 # --- results ---------------------------------------------------------------------------------------
 
 
-def report(collection: str, report: _Report, json_wanted: bool) -> None:
+def report(collection: str, report: _Report, json_wanted: bool, *, profile: bool = False) -> None:
+    """profile: tell where the time went."""
     if json_wanted:
-        as_json({"collection": collection, **_report_json(report)})
+        told = {"profile": _profile_json(report)} if profile else {}
+        as_json({"collection": collection, **_report_json(report), **told})
         return
     out = _out()
     out.print(_report_line(report))
     if report.usage.dollars or report.usage.cached or report.usage.fallback:
         out.print(_usage_line(report.usage))
     _failures(out, report.failed)
+    if profile:
+        _profile(out, report)
+
+
+def _rates(report: _Report) -> dict[str, float]:
+    """Per second of the run, unchanged documents included."""
+    documents = report.added + report.updated + report.unchanged
+    amounts = {"documents": documents, "chunks": report.chunks, "megabytes": report.profile.megabytes}
+    return {name: amount / max(report.seconds, 1e-9) for name, amount in amounts.items()}
+
+
+def _profile_json(report: _Report) -> dict[str, Any]:
+    profile = report.profile
+    lines = {
+        line: {stage: round(seconds, 3) for stage, seconds in stages.items()} for line, stages in profile.lines.items()
+    }
+    return {
+        "seconds": round(profile.seconds, 3), "lines": lines, "read_ahead": round(profile.read_ahead, 3),
+        "bound": profile.bound, "per_second": {name: round(rate, 3) for name, rate in _rates(report).items()},
+    }  # fmt: skip
+
+
+def _profile(out: Console, report: _Report) -> None:
+    profile = report.profile
+    out.print(f"\n{'':9}{'stage':<10}{'seconds':>9}{'share':>7}")
+    for line, stages in profile.lines.items():
+        for at, (stage, seconds) in enumerate(stages.items()):
+            share = f"{seconds / max(profile.seconds, 1e-9):.0%}"
+            row = Text(f"{'' if at else line:<9}", "dim") + Text(f"{stage:<10}{seconds:>9.2f}{share:>7}")
+            out.print(row, style="bold" if stage == profile.bound else "")
+    out.print(
+        f"prepare, embed and write overlap; of {profile.seconds:.2f} s in all, {profile.bound} is what bounds it."
+    )
+    if profile.read_ahead:
+        out.print(f"Other processes read ahead for {profile.read_ahead:.2f} s meanwhile.")
+    told = ", ".join(f"{rate:,.2f} {name}" for name, rate in _rates(report).items())
+    out.print(f"A second: {told} of text.")
 
 
 def plan(collection: str, plan: _Plan, json_wanted: bool) -> None:

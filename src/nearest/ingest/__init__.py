@@ -5,6 +5,7 @@ repairs what a crash left.
 """
 
 from nearest.ingest.plan import Plan
+from nearest.ingest.profile import Profile
 from nearest.ingest.write import Progress, Report, Writer
 
-__all__ = ["Plan", "Progress", "Report", "Writer"]
+__all__ = ["Plan", "Profile", "Progress", "Report", "Writer"]

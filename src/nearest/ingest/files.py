@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,9 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nearest.contract import Document, Failure, Reader
+from nearest.contract import Failure, Reader
 from nearest.errors import InvalidInput, NearestError
 from nearest.ingest import sources, sql
+from nearest.ingest.profile import Profile
 from nearest.ingest.sources import Item, Source
 from nearest.ingest.write import Progress, Report, Tagged, Writer
 
@@ -34,10 +36,11 @@ Tell = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What paths and URLs name, listed once: files, and queries of databases."""
+    """What paths and URLs name, listed once: files, and queries of databases. seconds: that listing them took."""
 
     sources: list[Source]
     queries: list[sql.Query]
+    seconds: float = 0.0
 
     @property
     def files(self) -> int | None:
@@ -57,12 +60,14 @@ def find(
 
     known: extensions that have a reader. Raises InvalidInput for a path that does not exist.
     """
+    started = time.perf_counter()
     specs = [str(path) for path in paths]
     if not specs:
         raise InvalidInput("no paths given; name files or folders to add")
     queries = [sql.Query.parse(spec) for spec in specs if spec.startswith(sql.SCHEME)]
     others = [spec for spec in specs if not spec.startswith(sql.SCHEME)]
-    return Found([sources.find(spec, known, name=name, ignore=ignore, private=private) for spec in others], queries)
+    found = [sources.find(spec, known, name=name, ignore=ignore, private=private) for spec in others]
+    return Found(found, queries, time.perf_counter() - started)
 
 
 def add_files(
@@ -85,16 +90,18 @@ def add_files(
         if source.many and not source.items:
             _refuse_empty(ledger, source.origin, f"{source.origin} is empty now")
     total = Report()
+    total.profile.finding = found.seconds
     for source in found.sources:
         run = ledger.next_run()
         ledger.clear_failures(source.origin)
-        documents = _read(ledger, reader_for, source, run)
+        documents = _read(ledger, reader_for, source, run, total.profile)
         report = writer.add(
             documents, truncate=truncate, pool=pool, progress=_onward(progress, total, found.files), run=run
         )
         report.skipped = source.skipped
         if not source.unlisted:
-            report.removed = writer.remove(ledger.unseen(source.origin, run))
+            with report.profile.timed("removing"):
+                report.removed = writer.remove(ledger.unseen(source.origin, run))
         _merge(total, report)
     for query in found.queries:
         onward = _onward(progress, total, None)
@@ -131,7 +138,8 @@ def add_sql(
     if since is None:
         if not rows.count:
             _refuse_empty(ledger, origin, f"{origin} gives no rows now")
-        report.removed = writer.remove(ledger.unseen(origin, run))
+        with report.profile.timed("removing"):
+            report.removed = writer.remove(ledger.unseen(origin, run))
     if query.cursor is not None and not report.failed:
         ledger.set({query.key: rows.encoded})
     return report
@@ -144,12 +152,15 @@ def _refuse_empty(ledger: Ledger, origin: str, what: str) -> None:
         )
 
 
-def _read(ledger: Ledger, reader_for: Callable[[Path], Reader], source: Source, run: int) -> Iterator[Tagged]:
+def _read(
+    ledger: Ledger, reader_for: Callable[[Path], Reader], source: Source, run: int, profile: Profile
+) -> Iterator[Tagged]:
     origin = source.origin
     for failure in source.unlisted:
         yield Tagged(failure, origin, failure.id)
     with closing(_begun(source.items, reader_for)) as begun:
-        for item, content_type, results in begun:
+        for item, reader, results in begun:
+            content_type = reader.content_type if reader else ""
             failed = False
             try:
                 for result in results:
@@ -162,38 +173,32 @@ def _read(ledger: Ledger, reader_for: Callable[[Path], Reader], source: Source, 
             except NearestError as error:
                 failed = True
                 yield Tagged(Failure(item.id, str(error)), origin, item.id)
+            profile.read_ahead += reader.elsewhere if reader else 0.0
             if failed:
                 ledger.saw_source(origin, item.id, run)  # not all of it was seen, so nothing of it is gone
 
 
-Begun = tuple[Item, str, Iterator[Document | Failure]]
+Begun = tuple[Item, Reader | None, Any]
 
 
 def _begun(items: Iterable[Item], reader_for: Callable[[Path], Reader]) -> Generator[Begun, None, None]:
-    """Each file, its content type and its documents; files are begun ahead of their turn."""
-    window: deque[tuple[Item, Reader | None, Any]] = deque()
+    """Each file, its reader if there is one, and its documents; files are begun ahead of their turn."""
+    window: deque[Begun] = deque()
     with closing(_fetched(items)) as fetched:
         try:
             for item, path in fetched:
                 window.append(_begin(item, path, reader_for))
                 if len(window) >= (_AHEAD if item.local else 1):
-                    yield _next(window)
+                    yield window.popleft()
             while window:
-                yield _next(window)
+                yield window.popleft()
         finally:
             for _, _, results in window:
                 if hasattr(results, "close"):
                     results.close()
 
 
-def _next(window: deque[tuple[Item, Reader | None, Any]]) -> Begun:
-    item, reader, results = window.popleft()
-    return item, reader.content_type if reader else "", results
-
-
-def _begin(
-    item: Item, path: Path | NearestError, reader_for: Callable[[Path], Reader]
-) -> tuple[Item, Reader | None, Any]:
+def _begin(item: Item, path: Path | NearestError, reader_for: Callable[[Path], Reader]) -> Begun:
     try:
         if isinstance(path, NearestError):
             raise path
@@ -255,6 +260,7 @@ def _merge(total: Report, part: Report) -> None:
         "pooled",
         "usage",
         "seconds",
+        "profile",
     ):
         setattr(total, name, getattr(total, name) + getattr(part, name))
     total.failed += part.failed

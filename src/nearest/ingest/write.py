@@ -4,7 +4,8 @@
     thread "embed"         embeds groups of chunks
     thread "write"         intent, upsert, commit, delete; one group at a time, in order
 
-The queues between them are short, so memory does not grow with the corpus. A stop (Ctrl-C, an error)
+The queues between them are short, so memory does not grow with the corpus. A group is full before it is embedded,
+unless the second thread has nothing else to do: slow readers do not keep it waiting. A stop (Ctrl-C, an error)
 lets the group that is being written finish; whatever was not committed is done by the next run.
 """
 
@@ -40,6 +41,7 @@ from nearest.contract import (
 from nearest.errors import BudgetExceeded, InvalidDocument, InvalidInput, ModelError, NearestError, TextsFailed
 from nearest.ingest import facts
 from nearest.ingest.duplicates import Duplicate, Duplicates
+from nearest.ingest.profile import Profile
 from nearest.ledger import Change
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 _NAMESPACE = uuid.UUID("0b0bb9d6-7a0b-5b55-8a66-5f0a6d3d9f51")
 _LOOKUP = 128  # documents checked against the ledger at once
 _LOOKUP_CHARS = 4_000_000
+_PATIENCE = 0.1  # seconds; documents that come more slowly are not waited for by those that are there
 _GROUP = 256  # chunks embedded at once
 _GROUP_DOCUMENTS = 2_000  # changes committed at once
 _REMEMBERED = 32_000_000  # bytes of vectors of the texts before, in case they come again
@@ -62,7 +65,7 @@ class Report:
     failed: those left out, with the reason; they are tried again by the next run. chunks: embedded and
     written. duplicates: chunks left out, see `nearest.ingest.duplicates`. truncated: chunks cut to the model's
     limit. pooled: chunks over it that were embedded in windows. usage: what the embedding model was asked for.
-    seconds: wall time.
+    seconds: wall time of reading to writing. profile: where it went, and what was before and after.
     """
 
     added: int = 0
@@ -77,6 +80,7 @@ class Report:
     pooled: int = 0
     usage: Usage = field(default_factory=Usage)
     seconds: float = 0.0
+    profile: Profile = field(default_factory=Profile)
 
 
 class Progress(NamedTuple):
@@ -209,7 +213,10 @@ class Writer:
         with self._ledger.writing():
             self._recover()
             run = run or self._ledger.next_run()
-            return _Run(self, run, truncate, pool, progress).execute(documents)
+            profile = Profile()
+            with profile.timed("loading"):
+                self._embedder()
+            return _Run(self, run, truncate, pool, progress, profile).execute(documents)
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove documents; returns how many there were."""
@@ -218,22 +225,26 @@ class Writer:
             self._recover()
             for group in _grouped(ids, _GROUP_DOCUMENTS):
                 known = self._ledger.lookup(group)
-                self._apply([Change(i) for i in known], [], 0)
+                self._apply([Change(i) for i in known], [], 0, Profile())
                 removed += len(known)
             self._ledger.settle()
         return removed
 
-    def _apply(self, changes: list[Change], records: list[Record], run: int) -> None:
+    def _apply(self, changes: list[Change], records: list[Record], run: int, profile: Profile) -> None:
         """The four steps of the ledger for one group of distinct documents."""
         if not changes:
             return
-        intents = self._ledger.intend(changes)
-        wanted = {record_id for intent in intents for record_id in intent.new}
-        self._store.upsert(record for record in records if record.id in wanted)
-        self._store.wait()
-        self._store.flush()
-        self._ledger.commit(changes, run)
-        self._store.delete(record_id for intent in intents for record_id in intent.old)
+        with profile.timed("ledger"):
+            intents = self._ledger.intend(changes)
+        with profile.timed("storing"):
+            wanted = {record_id for intent in intents for record_id in intent.new}
+            self._store.upsert(record for record in records if record.id in wanted)
+            self._store.wait()
+            self._store.flush()
+        with profile.timed("ledger"):
+            self._ledger.commit(changes, run)
+        with profile.timed("storing"):
+            self._store.delete(record_id for intent in intents for record_id in intent.old)
 
     def salt(self, pool: bool) -> str:
         settings: dict[str, Any] = {}
@@ -284,13 +295,15 @@ class _Run:
         truncate: bool,
         pool: bool,
         progress: Callable[[Progress], None] | None,
+        profile: Profile,
     ) -> None:
         self.writer = writer
         self.run = run
         self.truncate = truncate
         self.windows = writer._windows() if pool else None
         self.progress = progress
-        self.report = Report()
+        self.report = Report(profile=profile)
+        self.profile = profile
         self.embedder = writer._embedder()
         self.used = self.embedder.usage
         self.chunker = writer._chunker()
@@ -300,6 +313,7 @@ class _Run:
         self.embedding = 0.0  # seconds
         self.in_flight: dict[str, str] = {}  # hash by document not committed yet
         self.mutex = threading.Lock()  # guards report and in_flight
+        self.hungry = threading.Event()  # nothing is being embedded
         self.to_embed: queue.Queue[list[_Prepared] | None] = queue.Queue(maxsize=2)
         self.to_write: queue.Queue[list[_Prepared] | None] = queue.Queue(maxsize=2)
         self.stop = threading.Event()
@@ -332,7 +346,7 @@ class _Run:
         if self.error is not None:
             raise self.error
         self.report.truncated = self.embedder.truncated - truncated
-        self.report.seconds = time.perf_counter() - started
+        self.report.seconds = self.profile.running = time.perf_counter() - started
         return self.report
 
     def _guard(self, stage: Callable[[], None]) -> None:
@@ -365,7 +379,8 @@ class _Run:
         group: list[_Prepared] = []
         ids: set[str] = set()
         size = 0
-        for window in windows(documents):
+        for window in windows(self.profile.each("reading", documents)):
+            self.profile.megabytes += sum(map(_bytes, window)) / 1e6
             for prepared in self._changed(window):
                 if self.stop.is_set():
                     return
@@ -378,6 +393,9 @@ class _Run:
                 if size >= _GROUP:
                     self._put(self.to_embed, group)
                     group, ids, size = [], set(), 0
+            if group and self.hungry.is_set():
+                self._put(self.to_embed, group)
+                group, ids, size = [], set(), 0
             self._tell("indexing")
         if group:
             self._put(self.to_embed, group)
@@ -394,10 +412,12 @@ class _Run:
                 checked.append((document, tagged))
             except InvalidInput as error:
                 self._fail(str(tagged.document.id), str(error), tagged.origin)
-        known = self.writer._ledger.lookup([document.id for document, _ in checked])
+        with self.profile.timed("comparing"):
+            known = self.writer._ledger.lookup([document.id for document, _ in checked])
         same: dict[str, list[str]] = {}
         for document, tagged in checked:
-            digest = content_hash(document, self.salt)
+            with self.profile.timed("comparing"):
+                digest = content_hash(document, self.salt)
             entry = known.get(document.id)
             with self.mutex:
                 current = self.in_flight.get(document.id) or (entry.hash if entry else None)
@@ -410,20 +430,26 @@ class _Run:
                     same.setdefault(tagged.origin, []).append(document.id)
             else:
                 try:
-                    chunks = self.chunker.chunk_document(document)
+                    with self.profile.timed("chunking"):
+                        chunks, record_ids = self._cut(document)
                 except (InvalidInput, ModelError) as error:  # of one that asks the model where to cut
                     self._fail(document.id, str(error), tagged.origin)
                     continue
-                if self.writer._skip_duplicates is not None:
-                    chunks, left_out = self._seen(self.writer._skip_duplicates).without(document.id, chunks)
-                    self.report.duplicates += left_out
-                record_ids = tuple(self._record_id(document, chunk) for chunk in chunks)
                 change = Change(document.id, digest, record_ids, tagged.origin, tagged.source)
                 with self.mutex:
                     self.in_flight[document.id] = digest
                 yield _Prepared(change, document, chunks, current is not None)
-        for origin, ids in same.items():
-            self.writer._ledger.saw(ids, self.run, origin)
+        with self.profile.timed("comparing"):
+            for origin, ids in same.items():
+                self.writer._ledger.saw(ids, self.run, origin)
+
+    def _cut(self, document: Document) -> tuple[list[Chunk], tuple[str, ...]]:
+        """Its chunks, without near-duplicates where those are left out, and the ids of their records."""
+        chunks = self.chunker.chunk_document(document)
+        if self.writer._skip_duplicates is not None:
+            chunks, left_out = self._seen(self.writer._skip_duplicates).without(document.id, chunks)
+            self.report.duplicates += left_out
+        return chunks, tuple(self._record_id(document, chunk) for chunk in chunks)
 
     def _seen(self, threshold: float) -> Duplicates:
         """The passages so far; those of the collection are read when the first document has changed."""
@@ -458,13 +484,20 @@ class _Run:
 
     def _embed(self) -> None:
         cut: NearestError | None = None
-        while cut is None and (group := self._get(self.to_embed)) is not None:
-            fine, cut = self._embed_group(group)
+        while cut is None and (group := self._next()) is not None:
+            with self.profile.timed("embedding"):
+                fine, cut = self._embed_group(group)
             self._put(self.to_write, fine)
         self._put(self.to_write, None)
         if cut is not None:
             self.threads[1].join()  # what is embedded is paid for: it is written before the run ends
             raise cut
+
+    def _next(self) -> list[_Prepared] | None:
+        self.hungry.set()
+        group = self._get(self.to_embed)
+        self.hungry.clear()
+        return group
 
     def _embed_group(self, group: list[_Prepared]) -> tuple[list[_Prepared], NearestError | None]:
         """Those that have their vectors, and what ends the run: the budget, or a provider that went away."""
@@ -560,9 +593,10 @@ class _Run:
 
     def _write(self) -> None:
         while (group := self._get(self.to_write)) is not None:
-            now = facts.now()
-            records = [record for prepared in group for record in _records(prepared, now, self.writer._language)]
-            self.writer._apply([prepared.change for prepared in group], records, self.run)
+            with self.profile.timed("storing"):
+                now = facts.now()
+                records = [record for prepared in group for record in _records(prepared, now, self.writer._language)]
+            self.writer._apply([prepared.change for prepared in group], records, self.run, self.profile)
             with self.mutex:
                 for prepared in group:
                     if self.in_flight.get(prepared.change.document_id) == prepared.change.hash:
@@ -622,17 +656,22 @@ def _records(prepared: _Prepared, now: str, language: Callable[[str], str | None
         yield Record(record_id, {"dense": vector}, payload)
 
 
+def _bytes(tagged: Tagged) -> int:
+    text = getattr(tagged.document, "text", None)
+    return len(text.encode(errors="surrogatepass")) if isinstance(text, str) else 0
+
+
 def windows(documents: Iterable[Tagged]) -> Iterator[list[Tagged]]:
-    """Documents by the hundred, or by the megabyte, whichever comes first."""
+    """Documents by the hundred, by the megabyte, or those of a moment, whichever comes first."""
     window: list[Tagged] = []
-    size = 0
+    size, started = 0, time.perf_counter()
     for tagged in documents:
         window.append(tagged)
         text = getattr(tagged.document, "text", "")
         size += len(text) if isinstance(text, str) else 0
-        if len(window) >= _LOOKUP or size >= _LOOKUP_CHARS:
+        if len(window) >= _LOOKUP or size >= _LOOKUP_CHARS or time.perf_counter() - started > _PATIENCE:
             yield window
-            window, size = [], 0
+            window, size, started = [], 0, time.perf_counter()
     if window:
         yield window
 

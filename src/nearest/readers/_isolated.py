@@ -72,7 +72,9 @@ class Isolated(Reader):
                 worker = _pool.take(self._memory)
                 worker.send(job)
             while True:
-                match worker.receive(seconds):
+                answer = worker.receive(seconds)
+                self.elsewhere += answer["seconds"]
+                match answer:
                     case {"document": [name, text, metadata, marks]}:
                         made = tuple(Mark(start, page, tuple(headings)) for start, page, headings in marks)
                         yield Document(name, text, metadata, made)

@@ -3,6 +3,7 @@
     in    {"reader": name, "path": ..., "id": ..., "passwords": [...], "seconds": a result, "total": for all}
     out   {"document": [id, text, metadata, [[start, page, headings], ...]]}  or  {"failure": [id, reason]}
           {"error": [kind, message]}  or  {"done": whether the worker is fit for another file}
+          with "seconds": what it took
 
 Started as `python -m nearest.readers._worker MEMORY`, in bytes. It ends with its standard input.
 """
@@ -48,10 +49,11 @@ def main() -> None:
             _alarm(max(min(job["seconds"], left), 1e-3))
             answer = next(answers, None)
             _alarm(0)  # the time that the parent takes is its own
-            left -= time.monotonic() - started
+            took = time.monotonic() - started
+            left -= took
             if answer is None:
                 break
-            _send(out, answer)
+            _send(out, {**answer, "seconds": took})
 
 
 def _answers(job: dict[str, Any], memory: int) -> Iterator[dict[str, Any]]:
