@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from nearest import chunkers, embedders, filters, generators, layers, readers, rerankers, stores
 from nearest.contract import (
+    TOKENS,
     Chunk,
     Chunker,
     Document,
@@ -24,6 +26,7 @@ from nearest.contract import (
     Float32,
     FusionMethod,
     IndexParams,
+    LateInteraction,
     Mark,
     Record,
     Reranker,
@@ -60,6 +63,10 @@ if TYPE_CHECKING:
 
 DEFAULT_EMBEDDER = "local:all-MiniLM-L6-v2"
 DEFAULT_CHUNKER = "recursive"
+RESERVED = frozenset(
+    {"dense", "lexical", "hybrid", TOKENS, "weighted", "mode", "filter", "first", "rerank", "diversity"}
+)
+"""What `Hit.explain` calls other things; no vector of a user's has such a name."""
 _FIRST_CHUNK = Comparison(("chunk",), "$eq", 0)
 
 
@@ -86,13 +93,19 @@ def open(
     index: IndexParams | str | None = None,
     language: str | None = None,
     ledger: str | Path | None = None,
+    vectors: Mapping[str, str] | None = None,
+    token_vectors: str | LateInteraction | None = None,
     create: bool = True,
 ) -> Collection:
     """Open a collection, or make one: a folder, or a store's URL (`edge:./kb` is the folder, `memory:`).
 
     embedder, chunker, fields (metadata, or `_chunk.` fields, that filters use an index for, with their kinds), index
     (HNSW and quantization; or `latency`, `balanced`, `recall`) and language (of BM25) are fixed when the collection is
-    made; giving another later raises ModelMismatch or SchemaMismatch. ledger: where the ledger of a database's
+    made; giving another later raises ModelMismatch or SchemaMismatch. So are vectors: names of further vectors a
+    passage, each with the metadata field whose text it is of, embedded by the same model ({"title": "title"}), for
+    `weights` of `search`; and token_vectors: a late-interaction model (`maxsim:all-MiniLM-L6-v2`), whose vector of
+    every token is held as well, for `weights` and for `rerank` by that model. A store that cannot hold these raises
+    UnsupportedError before anything is written. ledger: where the ledger of a database's
     collection is, if not where the database says: a folder, or `postgresql://user@host/database`
     ($NEAREST_LEDGER says the same). What a crash left half-done is repaired first; see `Collection.repaired`.
     Raises NotACollection (a folder that holds something else; or nothing, with create=False),
@@ -101,8 +114,9 @@ def open(
     place = Location.of(location, ledger)
     place.check(create)
     asked = _Settings(
-        embedder, chunker, fields, IndexParams.profile(index) if isinstance(index, str) else index, language
-    )
+        embedder, chunker, fields, IndexParams.profile(index) if isinstance(index, str) else index, language,
+        vectors, token_vectors,
+    )  # fmt: skip
     model: Embedder | None = None
     with contextlib.ExitStack() as opened:
         # The store first: its lock keeps other processes from the ledger as well.
@@ -302,7 +316,13 @@ class _Settings:
         fields: Mapping[str, FieldKind] | None,
         index: IndexParams | None,
         language: str | None,
+        vectors: Mapping[str, str] | None,
+        token_vectors: str | LateInteraction | None,
     ) -> None:
+        _check_vectors(vectors or {}, fields or {})
+        self.vectors = vectors
+        self.token_vectors = token_vectors
+        self._late = token_vectors if isinstance(token_vectors, LateInteraction) else None
         self.embedder = embedder
         self.chunker = chunker
         self.fields = fields
@@ -314,18 +334,39 @@ class _Settings:
             return self.embedder
         return embedders.load(self.embedder or DEFAULT_EMBEDDER)
 
+    def load_late(self) -> LateInteraction | None:
+        """Raises InvalidInput for a model that has no token vectors."""
+        if isinstance(self.token_vectors, str) and self._late is None:
+            model = rerankers.load(self.token_vectors)
+            if not isinstance(model, LateInteraction):
+                raise InvalidInput(
+                    f"{self.token_vectors} has no token vectors; give one such as maxsim:all-MiniLM-L6-v2"
+                )
+            self._late = model
+        return self._late
+
     def schema(self, dimension: int) -> Schema:
+        late = self.load_late()
         return Schema(
-            vectors={"dense": VectorSpec(dimension)},
+            vectors={
+                **{name: VectorSpec(dimension) for name in ("dense", *(self.vectors or ()))},
+                **({TOKENS: VectorSpec(late.dimension, multi=True)} if late is not None else {}),
+            },
             text="text",
             language=self.language or "english",
-            fields={"chunk": "integer", **{filters.payload_path(p): kind for p, kind in (self.fields or {}).items()}},
+            fields=self._indexed(),
             index=self.index or IndexParams(),
         )
 
+    def _indexed(self) -> dict[str, FieldKind]:
+        return {"chunk": "integer", **{filters.payload_path(p): kind for p, kind in (self.fields or {}).items()}}
+
     def record(self, model: Embedder) -> dict[str, Any]:
         chunker = chunkers.make(self.chunker or DEFAULT_CHUNKER, model.tokenizer, model)
+        late = self.load_late()
         return {
+            **({"vectors": dict(self.vectors)} if self.vectors else {}),
+            **({"token_vectors": {"model": late.name, "fingerprint": late.fingerprint}} if late is not None else {}),
             "embedder": model.name,
             "fingerprint": model.fingerprint,
             "chunker": self.chunker
@@ -345,14 +386,29 @@ class _Settings:
                     f"{name} was made with the model {settings['embedder']}, not {asked}; open it without `embedder`, "
                     "or use another folder"
                 )
-        wanted = self.schema(schema.vectors["dense"].dim)
+        late = getattr(self.token_vectors, "name", self.token_vectors)
         for what, given, was, now in (
-            ("fields", self.fields, schema.fields, wanted.fields),
-            ("index", self.index, schema.index, wanted.index),
-            ("language", self.language, schema.language, wanted.language),
+            ("fields", self.fields, schema.fields, self._indexed()),
+            ("index", self.index, schema.index, self.index),
+            ("language", self.language, schema.language, self.language),
+            ("vectors", self.vectors, settings.get("vectors", {}), dict(self.vectors or {})),
+            ("token_vectors", late, settings.get("token_vectors", {}).get("model"), late),
         ):
             if given is not None and was != now:
                 raise SchemaMismatch(f"{name} was made with {what} {was}, not {now}; open it without `{what}`")
+
+
+def _check_vectors(vectors: Mapping[str, str], fields: Mapping[str, FieldKind]) -> None:
+    for name, path in vectors.items():
+        if not re.fullmatch("[a-z][a-z0-9_]{0,31}", name) or name in RESERVED:
+            raise InvalidInput(
+                f"vectors: a name is up to 32 small letters, digits and _, and none of {', '.join(sorted(RESERVED))}; "
+                f"got {name!r}"
+            )
+        if not isinstance(path, str) or not all(path.split(".")):
+            raise InvalidInput(f"vectors.{name}: give a metadata field, got {path!r}")
+        if fields.get(path, "keyword") != "keyword":
+            raise InvalidInput(f"vectors.{name}: {path} is declared as {fields[path]}; only texts are embedded")
 
 
 class Collection:
@@ -383,8 +439,12 @@ class Collection:
         self._fields: dict[str, FieldKind] = {
             path.removeprefix(prefix): kind for path, kind in store.schema.fields.items() if path.startswith(prefix)
         }
+        self._vectors: dict[str, str] = dict(settings.get("vectors", {}))
+        # What documents must obey: texts that are embedded are texts.
+        self._obeyed: dict[str, FieldKind] = {**dict.fromkeys(self._vectors.values(), "keyword"), **self._fields}
         self._rerankers: dict[str, Reranker] = {}
-        self._searcher = Searcher(store, self._visibility, lambda: self.embedder)
+        late = (lambda: self._late) if "token_vectors" in settings else None
+        self._searcher = Searcher(store, self._visibility, lambda: self.embedder, late)
         # A ledger that was not opened has nothing to repair.
         self.repaired: list[str] = []
         if ledger is not None:
@@ -414,8 +474,9 @@ class Collection:
     @cached_property
     def _writer(self) -> Writer:
         return Writer(
-            self.store, self.ledger, lambda: self.embedder, lambda: self._chunker, self._windows, self._fields
-        )
+            self.store, self.ledger, lambda: self.embedder, lambda: self._chunker, self._windows, self._obeyed,
+            self._vectors, (lambda: self._late) if "token_vectors" in self._settings else None,
+        )  # fmt: skip
 
     @property
     def embedder(self) -> Embedder:
@@ -432,6 +493,21 @@ class Collection:
                 )
             self._model = model
         return self._model
+
+    @cached_property
+    def _late(self) -> LateInteraction:
+        """The model of the token vectors; raises ModelMismatch if its weights are others."""
+        made = self._settings["token_vectors"]
+        if self._asked.token_vectors is None:
+            self._asked.token_vectors = made["model"]
+        model = self._asked.load_late()
+        assert model is not None
+        if model.fingerprint != made["fingerprint"]:
+            raise ModelMismatch(
+                f"{self.name} holds token vectors of other weights of {model.name} ({made['fingerprint']}, now "
+                f"{model.fingerprint}); they are not comparable"
+            )
+        return model
 
     @property
     def note(self) -> str:
@@ -485,7 +561,7 @@ class Collection:
         if isinstance(documents, Document):
             raise InvalidInput("add needs a list of documents, got one; write add([document])")
         if isinstance(documents, Sequence):
-            check_all(documents, self._fields)
+            check_all(documents, self._obeyed)
         with self._writer.within(budget, skip_duplicates=skip_duplicates, detect_language=detect_language):
             report = self._writer.add((Tagged(d) for d in documents), truncate=truncate, pool=pool, progress=progress)
         return self._indexed(report)
@@ -537,7 +613,7 @@ class Collection:
         from nearest.ingest.plan import Planner
 
         found = paths if isinstance(paths, files.Found) else find_files(paths, **how)
-        planner = Planner(self._writer, self.ledger, self.embedder, self._chunker, self._fields)
+        planner = Planner(self._writer, self.ledger, self.embedder, self._chunker, self._obeyed)
         stand_in = cast("Any", planner)
         files.add_files(
             stand_in, stand_in, lambda path: readers.for_path(path, passwords), found,
@@ -602,6 +678,7 @@ class Collection:
         fusion: FusionMethod = "adaptive",
         vector: ArrayLike | None = None,
         candidates: int = 100,
+        weights: Mapping[str, float] | None = None,
         ef: int | None = None,
         like: str | Sequence[str] = (),
         unlike: str | Sequence[str] = (),
@@ -621,6 +698,11 @@ class Collection:
         vector: float32 (d,), used instead of embedding the query. Each hit's `explain` tells its rank and score
         in every part that found it, and that of the answer the time of each stage, see `Hits`; explain=False leaves
         both out. Raises InvalidQuery or InvalidFilter.
+
+        weights: of the vectors by name, of a collection that has several ({"dense": 1, "title": 0.5}; `dense` is the
+        passage's own). The dense score of a hit is then the weighted mean of its cosines, each computed for whatever is
+        among the `candidates` best by any of them; of `tokens` it is the mean, over the query's tokens, of the largest
+        cosine with one of the passage's. A document without such a field has the passage's own vector there.
 
         like, unlike: ids of documents, or of chunks (`document#ordinal`), that move the query's vector towards
         them and away (see `search.feedback`), or stand for it where there is no query; none of them is found.
@@ -643,7 +725,7 @@ class Collection:
             [query], k=k, where=where, mode=mode, fusion=fusion, candidates=candidates, ef=ef, explain=explain,
             vectors=None if vector is None else [vector], refinement=how,
             examples=self._examples(like, unlike, query is not None or vector is not None) if like or unlike else None,
-            expand=expand,
+            expand=expand, weights=weights,
         )[0]  # fmt: skip
 
     def search_many(
@@ -656,6 +738,7 @@ class Collection:
         fusion: FusionMethod = "adaptive",
         vectors: Sequence[ArrayLike] | None = None,
         candidates: int = 100,
+        weights: Mapping[str, float] | None = None,
         ef: int | None = None,
         rerank: str | Reranker | None = None,
         rerank_candidates: int = 50,
@@ -675,7 +758,7 @@ class Collection:
             raise InvalidQuery(f"{len(queries)} queries need as many vectors, got {len(vectors)}")
         return self._searcher.search_many(
             list(queries), k=k, where=where, mode=mode, fusion=fusion, candidates=candidates, ef=ef, explain=explain,
-            vectors=vectors,
+            vectors=vectors, weights=weights,
             refinement=self._refinement(rerank, rerank_candidates, rerank_seconds, min_score, group_by, diversity),
         )  # fmt: skip
 
@@ -693,7 +776,9 @@ class Collection:
             if rerank not in self._rerankers:  # a model is loaded once
                 self._rerankers[rerank] = rerankers.load(rerank)
             rerank = self._rerankers[rerank]
-        return Refinement(rerank, candidates, seconds, min_score, group_by, diversity, after)
+        held = self._settings.get("token_vectors", {}).get("fingerprint")
+        stored = isinstance(rerank, LateInteraction) and rerank.fingerprint == held
+        return Refinement(rerank, candidates, seconds, min_score, group_by, diversity, after, stored)
 
     def _examples(self, like: str | Sequence[str], unlike: str | Sequence[str], queried: bool) -> Examples:
         """The vectors of documents (the mean of their chunks') and chunks, and the records that these are."""
@@ -875,7 +960,7 @@ class Collection:
 
     def info(self) -> dict[str, Any]:
         """Facts about the collection, JSON-able."""
-        schema = self.store.schema
+        schema, held = self.store.schema, self._settings.get("token_vectors")
         return {
             "collection": self.name,
             "documents": self.ledger.count(),
@@ -885,6 +970,7 @@ class Collection:
             "dimension": schema.vectors["dense"].dim,
             "chunker": dict(self._settings["chunker_settings"]),
             "fields": dict(self._fields),
+            "vectors": {**self._vectors, **({TOKENS: held["model"]} if held else {})},
             "language": schema.language,
             "index": schema.to_json()["index"],
             "usage": self.ledger.usage(),

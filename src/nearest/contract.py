@@ -1133,13 +1133,22 @@ class Reranker(ABC):
         """
 
 
+TOKENS = "tokens"
+"""The name of the multi-vector field with a collection's token vectors."""
+
+
 class LateInteraction(Reranker):
     """A reranker that compares token vectors, and can do so with those that a store holds.
 
-    field: the multi-vector field whose vectors are used where a store's schema has one of that name.
+    dimension: d. fingerprint: equal for two models exactly when their token vectors are comparable.
     """
 
-    field: str = "tokens"
+    dimension: int
+    fingerprint: str
+
+    @abstractmethod
+    def token_vectors(self, texts: Sequence[str]) -> list[Float32]:
+        """float32, (t, d) a text, t of 1 or more, each row of unit length; a text over the limit by its beginning."""
 
     @abstractmethod
     def scores_of_vectors(self, query: str, vectors: Sequence[Float32]) -> Float32:

@@ -35,12 +35,23 @@ class Judge(Reranker):
 
 
 class Late(LateInteraction):
-    """Scores by the sum of the token vectors; told apart from scoring texts."""
+    """Scores by the sum of the token vectors; told apart from scoring texts. A token's vector is a word's."""
 
     name = "fake:late"
 
-    def __init__(self) -> None:
+    def __init__(self, dimension: int = 4, seed: int = 0) -> None:
+        self.dimension = dimension
+        self.fingerprint = f"{self.name}:{dimension}:{seed}"
+        self.seed = seed
         self.used: list[str] = []
+
+    def token_vectors(self, texts: Sequence[str]) -> list[Float32]:
+        return [np.stack([self._vector(word) for word in text.split()]) for text in texts]
+
+    def _vector(self, word: str) -> Float32:
+        row = np.random.default_rng([self.seed, *word.encode()]).standard_normal(self.dimension)
+        unit: Float32 = (row / np.linalg.norm(row)).astype(np.float32)
+        return unit
 
     def scores(self, query: str, texts: Sequence[str]) -> Float32:
         self.used.append("texts")

@@ -165,7 +165,6 @@ def test_late_interaction_takes_the_token_vectors_that_a_store_holds() -> None:
     fields = {"dense": VectorSpec(4), "tokens": VectorSpec(4, metric="dot", multi=True)}
     embedder = HashEmbedder(4)
     late = Late()
-    how = Refinement(rerank=late)
     for schema in (Schema(vectors=fields, text="text"), Schema(vectors={"dense": VectorSpec(4)}, text="text")):
         with memory.connect(nearest.contract.StoreURL.parse("memory:"), schema) as store:
             store.upsert(
@@ -181,7 +180,7 @@ def test_late_interaction_takes_the_token_vectors_that_a_store_holds() -> None:
             searcher = Searcher(store, Visibility(), lambda: embedder)
             (hits,) = searcher.search_many(
                 ["t1"], k=3, where=None, mode="hybrid", fusion="normalized", vectors=None, candidates=100, ef=None,
-                explain=True, refinement=how,
+                explain=True, refinement=Refinement(rerank=late, stored="tokens" in schema.vectors),
             )  # fmt: skip
             if "tokens" in schema.vectors:
                 assert [hit.id for hit in hits] == ["d4#0", "d3#0", "d2#0"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nearest.contract import Chunker, Document, Embedder, Failure, FieldKind, Usage, check_document, check_fields
 from nearest.errors import InvalidDocument, InvalidInput, UnsupportedError
-from nearest.ingest.write import Report, Tagged, Writer, content_hash, text_key, windows
+from nearest.ingest.write import Report, Tagged, Writer, content_hash, embedded, text_key, windows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,7 +116,8 @@ class Planner:
             chunks = [chunk.embedded for chunk in self._chunker.chunk_document(document)]
             plan.documents += 1
             plan.chunks += len(chunks)
-            keys = dict(zip(map(text_key, chunks), chunks, strict=True))
+            asked = [*chunks, *embedded(self._writer.vectors, document).values()]
+            keys = dict(zip(map(text_key, asked), asked, strict=True))
             texts += [text for key, text in keys.items() if key not in self._seen]
             self._seen |= keys.keys()
         self._sample = self._sample or texts[:_SAMPLE]

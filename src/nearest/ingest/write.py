@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from nearest import filters
 from nearest.contract import (
+    TOKENS,
     Chunk,
     Chunker,
     Document,
@@ -31,6 +33,7 @@ from nearest.contract import (
     Failure,
     FieldKind,
     Float32,
+    LateInteraction,
     Record,
     Store,
     Usage,
@@ -110,14 +113,15 @@ class _Prepared:
     document: Document
     chunks: list[Chunk]
     known: bool
-    vectors: list[Float32] = field(default_factory=list)
+    vectors: list[Mapping[str, Float32]] = field(default_factory=list)  # of each chunk, by name
 
 
 class Writer:
     """Writes documents to one store and one ledger, with one embedder and one chunker.
 
     windows: cuts into pieces that the model takes whole, for pooling. fields: declared metadata fields,
-    which documents must obey. Not reentrant: one run at a time.
+    which documents must obey. vectors: further fields that are embedded, see `embedded`. late: the model of token
+    vectors, where the records have some. Not reentrant: one run at a time.
     """
 
     def __init__(
@@ -128,6 +132,8 @@ class Writer:
         chunker: Callable[[], Chunker],
         windows: Callable[[], Chunker],
         fields: Mapping[str, FieldKind],
+        vectors: Mapping[str, str] | None = None,
+        late: Callable[[], LateInteraction] | None = None,
     ) -> None:
         self._store = store
         self._ledger = ledger
@@ -135,6 +141,8 @@ class Writer:
         self._chunker = chunker
         self._windows = windows
         self._fields = fields
+        self.vectors = vectors or {}
+        self._late = late
         self._budget: _Budget | None = None
         self._skip_duplicates: float | None = None
         self._language: Callable[[str], str | None] | None = None
@@ -253,6 +261,10 @@ class Writer:
             settings["skip_duplicates"] = self._skip_duplicates
         if pool:
             settings["pool"] = True
+        if self.vectors:
+            settings["vectors"] = dict(self.vectors)
+        if self._late is not None:
+            settings["token_vectors"] = self._late().fingerprint
         return canonical_json(settings)
 
 
@@ -487,6 +499,7 @@ class _Run:
         while cut is None and (group := self._next()) is not None:
             with self.profile.timed("embedding"):
                 fine, cut = self._embed_group(group)
+                fine = self._with_tokens(fine)
             self._put(self.to_write, fine)
         self._put(self.to_write, None)
         if cut is not None:
@@ -501,7 +514,8 @@ class _Run:
 
     def _embed_group(self, group: list[_Prepared]) -> tuple[list[_Prepared], NearestError | None]:
         """Those that have their vectors, and what ends the run: the budget, or a provider that went away."""
-        texts = [chunk.embedded for prepared in group for chunk in prepared.chunks]
+        every = [self._texts(prepared) for prepared in group]
+        texts = [text for some in every for text in some]
         failed: Mapping[int, NearestError] = {}
         try:
             vectors = self._vectors(texts)
@@ -512,12 +526,12 @@ class _Run:
         except BudgetExceeded as error:
             return [], error
         fine, cut, at = [], None, 0
-        for prepared in group:
-            rows = range(at, at + len(prepared.chunks))
+        for prepared, some in zip(group, every, strict=True):
+            rows = range(at, at + len(some))
             at = rows.stop
             why = next((failed[row] for row in rows if row in failed), None)
             if why is None:
-                prepared.vectors = [vectors[row] for row in rows]
+                self._name(prepared, vectors[rows.start : rows.stop])
                 fine.append(prepared)
             elif isinstance(why, InvalidInput | ModelError):
                 self._refused(prepared, why)
@@ -530,11 +544,31 @@ class _Run:
         fine = []
         for prepared in group:
             try:
-                prepared.vectors = list(self._vectors([chunk.embedded for chunk in prepared.chunks]))
+                self._name(prepared, self._vectors(self._texts(prepared)))
                 fine.append(prepared)
             except (InvalidInput, ModelError) as error:
                 self._refused(prepared, error)
         return fine
+
+    def _texts(self, prepared: _Prepared) -> list[str]:
+        """What is embedded of a document: its chunks, and then the texts of its further fields."""
+        named = embedded(self.writer.vectors, prepared.document) if prepared.chunks else {}
+        return [*(chunk.embedded for chunk in prepared.chunks), *named.values()]
+
+    def _name(self, prepared: _Prepared, rows: Float32) -> None:
+        """rows: the vectors of `_texts`. A field that the document lacks has the chunk's own vector."""
+        count = len(prepared.chunks)
+        named = dict(zip(embedded(self.writer.vectors, prepared.document), rows[count:], strict=False))
+        prepared.vectors = [
+            {"dense": row, **{name: named.get(name, row) for name in self.writer.vectors}} for row in rows[:count]
+        ]
+
+    def _with_tokens(self, group: list[_Prepared]) -> list[_Prepared]:
+        if self.writer._late is not None and group:
+            rows = iter(self.writer._late().token_vectors([chunk.text for p in group for chunk in p.chunks]))
+            for prepared in group:
+                prepared.vectors = [{**vectors, TOKENS: next(rows)} for vectors in prepared.vectors]
+        return group
 
     def _refused(self, prepared: _Prepared, error: NearestError) -> None:
         with self.mutex:
@@ -616,6 +650,21 @@ def content_hash(document: Document, salt: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
+def embedded(vectors: Mapping[str, str], document: Document) -> dict[str, str]:
+    """The texts that have vectors of their own, by the vector's name.
+
+    vectors: metadata fields (dotted paths) by the vectors' names. The strings of a list are one text. A document that
+    lacks a field has no text for it: its chunks' own vectors stand there, so that it neither gains nor loses by it.
+    """
+    found: dict[str, str] = {}
+    for name, path in vectors.items():
+        value = filters.resolve(document.metadata, tuple(path.split(".")))
+        text = ", ".join(each for each in value if each) if isinstance(value, list | tuple) else value
+        if text is not None and text.strip():
+            found[name] = text
+    return found
+
+
 def text_key(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
@@ -643,7 +692,7 @@ def _place(document: Document, chunk: Chunk) -> dict[str, Any]:
 
 def _records(prepared: _Prepared, now: str, language: Callable[[str], str | None] | None) -> Iterator[Record]:
     change, document = prepared.change, prepared.document
-    for record_id, chunk, vector in zip(change.record_ids, prepared.chunks, prepared.vectors, strict=True):
+    for record_id, chunk, vectors in zip(change.record_ids, prepared.chunks, prepared.vectors, strict=True):
         payload: dict[str, Any] = {
             "document_id": document.id,
             "chunk": chunk.ordinal,
@@ -653,7 +702,7 @@ def _records(prepared: _Prepared, now: str, language: Callable[[str], str | None
             **_place(document, chunk),
             "facts": facts.of(chunk.text, now, language),
         }
-        yield Record(record_id, {"dense": vector}, payload)
+        yield Record(record_id, vectors, payload)
 
 
 def _bytes(tagged: Tagged) -> int:

@@ -1,8 +1,8 @@
 """Late interaction: each token of the query finds its most similar token of the text, and these maxima are summed.
 
 ColBERT, Khattab & Zaharia 2020. The token vectors are those of a local embedding model, without its pooling, at
-unit length and without special tokens. Where the store holds token vectors of the same model (a multi-vector
-field, `tokens` unless `field` says another), those of the texts are taken from there.
+unit length and without special tokens. Where a collection holds token vectors of the same model (`token_vectors` of
+`nearest.open`), those of the texts are taken from there.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 REQUIRES: Mapping[str, str] = {}  # part of the default installation
 
 
-def load(model: str, *, folder: str | os.PathLike[str] | None = None, field: str = "tokens") -> MaxSim:
+def load(model: str, *, folder: str | os.PathLike[str] | None = None) -> MaxSim:
     """The reranker of an embedding model: `all-MiniLM-L6-v2`, `org/name` as on the Hugging Face hub, or a folder.
 
     Raises ModelError if the files are missing, altered or of a kind that does not run here, and UnsupportedError
     for ColBERT's own checkpoints, whose markers and projection are not implemented.
     """
     place, sha256 = files.locate(model, folder)
-    return MaxSim(f"maxsim:{model}", place, sha256, field)
+    return MaxSim(f"maxsim:{model}", place, sha256)
 
 
 def maxsim(query: Float32, texts: Sequence[Float32]) -> Float32:
@@ -55,10 +55,9 @@ class MaxSim(LateInteraction):
 
     batch = 2 * runtime.BATCH_TEXTS
 
-    def __init__(self, name: str, folder: Path, sha256: str, field: str) -> None:
+    def __init__(self, name: str, folder: Path, sha256: str) -> None:
         """folder: of the model's files. sha256: of its weights, in hexadecimal. See `load`."""
         self.name = name
-        self.field = field
         self._folder = folder
         self._sha256 = sha256
         self._config = runtime.read_json(folder, "config.json")
@@ -68,6 +67,7 @@ class MaxSim(LateInteraction):
             raise UnsupportedError(f"{folder} is a ColBERT checkpoint, which does not run here; use an embedding model")
         settings = runtime.read_json(folder, "sentence_bert_config.json", {})
         self._lowercase = bool(settings.get("do_lower_case"))
+        self.fingerprint = f"maxsim:{sha256}{':lower' if self._lowercase else ''}"
         self.dimension: int = self._config["hidden_size"]
         self.max_tokens: int = self._config["max_position_embeddings"] - bert.first_position(self._config)
         self._lock = threading.Lock()

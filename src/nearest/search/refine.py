@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nearest.contract import MAX_K, Float32, Hit, LateInteraction, Reranker, Schema
+from nearest.contract import MAX_K, Float32, Hit, Reranker
 from nearest.errors import InvalidQuery
 from nearest.search.rerank import rerank
 
@@ -25,7 +25,7 @@ class Refinement:
     """rerank: judges the `rerank_candidates` best, or k if that is more, within `rerank_seconds` (no limit: None).
     min_score: hits below it are left out; on the scale of the last stage that gave scores. group_by: `document`
     keeps the best chunk of each. diversity: from 0, the ranking as it is, to 1; see `mmr`. after: None for one answer;
-    for pages "" and then the last page's `Hits.after`.
+    for pages "" and then the last page's `Hits.after`. stored: hits bring the token vectors of `rerank`.
     """
 
     rerank: Reranker | None = None
@@ -35,6 +35,7 @@ class Refinement:
     group_by: Group | None = None
     diversity: float = 0.0
     after: str | None = None
+    stored: bool = False
 
     @property
     def nothing(self) -> bool:
@@ -75,10 +76,10 @@ class Refinement:
         depth = max(k, candidates) if self.diversity else k
         return min(max(depth, 4 * k), MAX_K) if self.group_by else depth
 
-    def vectors(self, schema: Schema) -> bool:
+    @property
+    def vectors(self) -> bool:
         """Whether the hits' vectors are needed."""
-        late = isinstance(self.rerank, LateInteraction) and self.rerank.field in schema.vectors
-        return self.diversity > 0 or late
+        return self.diversity > 0 or self.stored
 
 
 @dataclass(slots=True)
@@ -130,7 +131,7 @@ def refine(how: Refinement, query: str | None, found: Sequence[Hit], k: int, ask
 def _reranked(how: Refinement, query: str, done: Refined) -> None:
     assert how.rerank is not None
     first = done.hits
-    done.hits, skipped = rerank(how.rerank, query, first, how.rerank_seconds)
+    done.hits, skipped = rerank(how.rerank, query, first, how.rerank_seconds, stored=how.stored)
     facts: dict[str, Any] = {"model": how.rerank.name, "candidates": len(first)}
     if skipped is not None:
         facts["skipped"] = skipped

@@ -9,12 +9,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from nearest.contract import Float32, Hit, LateInteraction, Reranker
+from nearest.contract import TOKENS, Float32, Hit, LateInteraction, Reranker
 from nearest.errors import ConnectionFailed, ModelError, TimedOut
 
 
-def rerank(reranker: Reranker, query: str, hits: Sequence[Hit], seconds: float | None) -> tuple[list[Hit], str | None]:
+def rerank(
+    reranker: Reranker, query: str, hits: Sequence[Hit], seconds: float | None, *, stored: bool = False
+) -> tuple[list[Hit], str | None]:
     """The hits by falling score of the reranker, ties by id; or as they were, and why.
+
+    stored: the hits bring the reranker's own token vectors, so their texts need not be read.
 
     seconds: with a budget, a model that does not answer within it, or cannot be asked at all for now, costs the
     reranking alone. Without one, what it raises is raised, as is, either way, what repeating cannot help.
@@ -22,7 +26,7 @@ def rerank(reranker: Reranker, query: str, hits: Sequence[Hit], seconds: float |
     if not hits:
         return [], None
     try:
-        scores = _scores(reranker, query, hits, seconds)
+        scores = _scores(reranker, query, hits, seconds, stored)
     except ConnectionFailed as error:
         if seconds is None:
             raise
@@ -31,10 +35,10 @@ def rerank(reranker: Reranker, query: str, hits: Sequence[Hit], seconds: float |
     return sorted(again, key=lambda hit: (-hit.score, hit.id)), None
 
 
-def _scores(reranker: Reranker, query: str, hits: Sequence[Hit], seconds: float | None) -> Float32:
+def _scores(reranker: Reranker, query: str, hits: Sequence[Hit], seconds: float | None, stored: bool) -> Float32:
     def judge(some: Sequence[Hit]) -> Float32:
-        if isinstance(reranker, LateInteraction) and all(reranker.field in hit.vectors for hit in some):
-            scores = reranker.scores_of_vectors(query, [hit.vectors[reranker.field] for hit in some])
+        if stored and isinstance(reranker, LateInteraction):
+            scores = reranker.scores_of_vectors(query, [hit.vectors[TOKENS] for hit in some])
         else:
             scores = reranker.scores(query, [hit.text for hit in some])
         if scores.shape != (len(some),) or not np.isfinite(scores).all():

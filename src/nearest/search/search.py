@@ -12,10 +12,25 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nearest import filters
-from nearest.contract import MAX_K, Dense, Embedder, Fused, FusionMethod, Hit, Query, Store, Text
+from nearest.contract import (
+    MAX_K,
+    TOKENS,
+    Dense,
+    Embedder,
+    Float32,
+    Fused,
+    FusionMethod,
+    Hit,
+    LateInteraction,
+    Query,
+    Store,
+    Text,
+    part_name,
+)
 from nearest.errors import InvalidQuery
 from nearest.filters import Filter
 from nearest.ledger import Visibility
+from nearest.search import weighted
 from nearest.search.feedback import Examples
 from nearest.search.hits import Hits
 from nearest.search.refine import Refined, Refinement, refine
@@ -33,10 +48,18 @@ _NONE: frozenset[str] = frozenset()
 class Searcher:
     """Searches one collection. Hits are chunks; several of one document may be among them."""
 
-    def __init__(self, store: Store, visibility: Visibility, embedder: Callable[[], Embedder]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        visibility: Visibility,
+        embedder: Callable[[], Embedder],
+        late: Callable[[], LateInteraction] | None = None,
+    ) -> None:
+        """late: the model of the token vectors, where the store's records have some."""
         self._store = store
         self._visibility = visibility
         self._embedder = embedder
+        self._late = late
 
     def search_many(
         self,
@@ -53,8 +76,11 @@ class Searcher:
         refinement: Refinement = _PLAIN,
         examples: Examples | None = None,
         expand: Expand | None = None,
+        weights: Mapping[str, float] | None = None,
     ) -> list[Hits]:
         """The hits of each text, in their order. vectors: given instead of embedding the texts.
+
+        weights: of the store's vectors by name, see `weighted`; only `dense` without them.
 
         examples: move every query's vector, and may stand alone. expand: its wordings are searched along with
         each text, and count together as much as the text itself.
@@ -73,6 +99,9 @@ class Searcher:
             raise InvalidQuery(f"k must be an integer from 1 to {MAX_K}, got {k!r}")
         if examples is not None and mode == "lexical":
             raise InvalidQuery("examples are compared by their vectors; mode must be dense or hybrid")
+        if weights is not None and mode == "lexical":
+            raise InvalidQuery("weights are about vectors; mode must be dense or hybrid")
+        shares = None if weights is None else weighted.shares(weights, self._store.schema)
         plain = refinement.nothing
         if not plain:
             refinement.check()
@@ -82,12 +111,13 @@ class Searcher:
         started = time.perf_counter()
         wordings = [[text, *(_wordings(text, expand) if expand and text else ())] for text in texts]
         embedded = self._vectors(wordings, mode, vectors, examples)
+        tokens = self._tokens(wordings) if shares and TOKENS in shares else [None] * len(wordings)
         depth = k if plain else refinement.depth(k, candidates)
-        with_vectors = not plain and refinement.vectors(self._store.schema)
+        with_vectors = not plain and refinement.vectors
         queries = [
-            Query(_find(some, rows, mode, fusion, candidates), depth, condition,
+            Query(_find(some, rows, mode, fusion, candidates, shares, own), depth, condition,
                   ef=ef, explain=explain, with_vectors=with_vectors)
-            for some, rows in zip(wordings, embedded, strict=True)
+            for some, rows, own in zip(wordings, embedded, tokens, strict=True)
         ]  # fmt: skip
         asked = time.perf_counter()
         excluded = _NONE if examples is None else examples.records
@@ -99,7 +129,9 @@ class Searcher:
             done = None if plain else self._refined(refinement, text, query, hits, k, excluded, seconds)
             facts: dict[str, Any] | None = None
             if explain:
-                facts = {"mode": mode, **self._store.plan(query), **(done.facts if done else {}), "seconds": seconds}
+                plan = self._store.plan(query)
+                plan = weighted.plan(plan) if shares else plan
+                facts = {"mode": mode, **plan, **(done.facts if done else {}), "seconds": seconds}
             extra = done.told if done else {}
             single = not isinstance(query.find, Fused)
             told.append(
@@ -149,6 +181,14 @@ class Searcher:
             rows = [[examples.move(row) for row in some] for some in rows]
         return rows
 
+    def _tokens(self, wordings: Sequence[Sequence[str | None]]) -> list[list[Float32]]:
+        """The token vectors of each wording of each query."""
+        texts = [text for some in wordings for text in some if text is not None]
+        if self._late is None or len(texts) < sum(map(len, wordings)):
+            raise InvalidQuery(f"weights.{TOKENS}: token vectors are compared with those of a text; give a query")
+        rows = iter(self._late().token_vectors(texts))
+        return [[next(rows) for _ in some] for some in wordings]
+
     def _refined(
         self,
         how: Refinement,
@@ -187,9 +227,9 @@ class Searcher:
 
     def _once(self, queries: list[Query], hidden: frozenset[str]) -> list[list[Hit]]:
         if not hidden:
-            return self._store.search_many(queries)
+            return weighted.search_many(self._store, queries)
         wider = [_widen(query, len(hidden)) for query in queries]
-        answers = self._store.search_many(wider)
+        answers = weighted.search_many(self._store, wider)
         return [
             [hit for hit in hits if hit.id not in hidden][: query.k]
             for query, hits in zip(queries, answers, strict=True)
@@ -210,19 +250,25 @@ def _find(
     mode: Mode,
     fusion: FusionMethod,
     candidates: int,
+    shares: Mapping[str, float] | None,
+    tokens: Sequence[Float32] | None,
 ) -> Dense | Text | Fused:
     """For the wordings of one query, the user's own first."""
     parts: list[Dense | Text] = []
     weights: list[float] = []
     for i, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
-        some: list[Dense | Text] = [] if vector is None else [Dense(vector)]
-        if text is not None and mode != "dense":
-            some.append(Text(text))
-        parts += some
-        weights += [1.0 if i == 0 else 1.0 / (len(texts) - 1)] * len(some)
-    if len(parts) == 1:
-        return parts[0]
-    return Fused(tuple(parts), fusion, tuple(weights) if len(texts) > 1 else None, candidates=candidates)
+        words = [Text(text)] if text is not None and mode != "dense" else []
+        rankings = len(words) + (vector is not None)
+        weights += [1.0 if i == 0 else 1.0 / (len(texts) - 1)] * rankings
+        if shares is not None and vector is not None:
+            parts += [Dense(tokens[i] if name == TOKENS and tokens else vector, name) for name in shares]
+        elif vector is not None:
+            parts.append(Dense(vector))
+        parts += words
+    told = tuple(weights) if len(texts) > 1 else None
+    if shares is not None:
+        return weighted.Weighted(tuple(parts), fusion, told, candidates=candidates, shares=tuple(shares.values()))
+    return parts[0] if len(parts) == 1 else Fused(tuple(parts), fusion, told, candidates=candidates)
 
 
 def _key(query: Query, how: Refinement) -> str:
@@ -233,7 +279,9 @@ def _key(query: Query, how: Refinement) -> str:
     for part in parts:
         said.update(np.asarray(part.vector, np.float32).tobytes() if isinstance(part, Dense) else repr(part).encode())
     settings = (
-        (find.method, find.weights, find.candidates) if isinstance(find, Fused) else (), query.k, query.where,
+        (find.method, find.weights, find.candidates) if isinstance(find, Fused) else (),
+        ([part_name(part) for part in parts], find.shares) if isinstance(find, weighted.Weighted) else (),
+        query.k, query.where,
         how.rerank and how.rerank.name, how.rerank_candidates, how.min_score, how.group_by, how.diversity,
     )  # fmt: skip
     said.update(repr(settings).encode())
