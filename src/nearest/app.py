@@ -206,14 +206,15 @@ def plan_files(
     *,
     embedder: str | Embedder | None = None,
     chunker: str | Chunker | None = None,
+    vectors: Mapping[str, str] | None = None,
     **how: Any,
 ) -> Plan:
     """`Collection.plan_files` for a collection that may not exist yet, and is not made by this."""
     try:
-        opened = open(location, embedder=embedder, chunker=chunker, create=False)
+        opened = open(location, embedder=embedder, chunker=chunker, vectors=vectors, create=False)
     except NotACollection:
         Location.of(location).check(create=True)  # raises for a place that holds something else
-        opened = open("memory:", embedder=embedder, chunker=chunker)
+        opened = open("memory:", embedder=embedder, chunker=chunker, vectors=vectors)
     with opened:
         return opened.plan_files(paths, **how)
 

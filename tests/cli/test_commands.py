@@ -408,6 +408,24 @@ def test_search_takes_a_fusion(run: Run) -> None:
     assert run("search", "red", "--fusion", "max").code == 2
 
 
+def test_vectors_of_fields_and_their_weights(run: Run, tmp_path: Path) -> None:
+    rows = [{"id": f"d{i}", "title": f"title {i}", "text": f"text {i}"} for i in range(5)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ("add", "rows.jsonl", "--vector", "title=title")
+    assert run(*arguments, "--dry-run", "--json").data["usage"]["texts"] == 10
+    assert run(*arguments).code == 0
+    assert run("info", "--json").data["vectors"] == {"title": "title"}
+    weights = ("--weight", "title=1", "--mode", "dense", "--json", "--explain")
+    hits = run("search", "title 3", *weights).data["hits"]
+    assert (hits[0]["document_id"], round(hits[0]["score"], 4)) == ("d3", 1)
+    assert set(hits[0]["explain"]) == {"mode", "title", "weighted"}
+    assert len(run("search", "title 3", "--weight", "dense=1", *weights).data["hits"][0]["explain"]) == 4
+    for wrong in (("search", "x", "--weight", "title"), ("search", "x", "--weight", "title=much")):
+        assert run(*wrong).code == 2
+    assert run("add", "rows.jsonl", "--vector", "title=name").code == 2
+    assert run("add", "rows.jsonl", "-c", "other", "--vector", "=name").code == 2
+
+
 @pytest.mark.usefixtures("filled")
 def test_search_more_like_a_document(run: Run) -> None:
     hits = run("search", "--like", "a", "--json").data

@@ -92,6 +92,14 @@ def add(
         list[str] | None,
         typer.Option(metavar="NAME=KIND", help="Metadata indexed for filters (new collections); repeatable."),
     ] = None,
+    vector: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FIELD", help="A vector of a metadata field too (new collections); repeatable."),
+    ] = None,
+    token_vectors: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Hold the token vectors of maxsim:NAME too (new collections)."),
+    ] = None,
     index: Annotated[
         str | None, typer.Option(metavar="PROFILE", help="latency, balanced or recall (new collections).")
     ] = None,
@@ -131,12 +139,14 @@ def add(
     from nearest import app
     from nearest.cli import show
 
-    fields, known = _fields(field), _lines(passwords)
+    fields = cast("dict[str, FieldKind] | None", _pairs("field", field, "NAME=KIND, such as year=integer"))
+    vectors = _pairs("vector", vector, "NAME=FIELD, such as title=title")
+    known = _lines(passwords)
     found = app.find_files(paths, ignore=not no_ignore, name=name, private=private)
     if dry_run:
         plan = app.plan_files(
             found, collection, embedder=embedder, chunker=chunker, passwords=known, full=full, truncate=truncate,
-            pool=pool,
+            pool=pool, vectors=vectors,
         )  # fmt: skip
         show.plan(collection, plan, as_json)
         return 0
@@ -148,6 +158,8 @@ def add(
             embedder=embedder,
             chunker=chunker,
             fields=fields,
+            vectors=vectors,
+            token_vectors=token_vectors,
             index=app.index_params(index, quantization),
         ) as opened,
         show.progress("indexing", unit="documents") as told,
@@ -178,6 +190,10 @@ def search(
     fusion: Annotated[
         str, typer.Option(metavar="METHOD", help="Of hybrid: adaptive, normalized, rrf or distribution.")
     ] = "adaptive",
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=X", help="Of a vector (dense, or one of add --vector); repeatable."),
+    ] = None,
     where: Condition = None,
     like: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="More like this document or hit; repeatable, QUERY may go.")
@@ -202,7 +218,7 @@ def search(
 
     if query is None and not like:
         raise UsageError("Missing argument 'QUERY' (or --like ID).")
-    condition = _condition(where)
+    condition, weights = _condition(where), _weights(weight)
     with _resumable(), _open(collection) as opened:
         hits = opened.search(
             query,
@@ -210,6 +226,7 @@ def search(
             where=condition,
             mode=cast("Any", mode),
             fusion=cast("Any", fusion),
+            weights=weights,
             like=like or (),
             rerank=rerank,
             rerank_seconds=rerank_seconds,
@@ -483,13 +500,21 @@ def _condition(text: str | None) -> dict[str, Any] | None:
     return cast("dict[str, Any]", condition)
 
 
-def _fields(given: list[str] | None) -> dict[str, FieldKind] | None:
-    if not given:
-        return None
-    fields: dict[str, FieldKind] = {}
-    for text in given:
-        name, equals, kind = text.rpartition("=")
-        if not equals or not name or not kind:
-            raise InvalidInput(f"--field {text}: write NAME=KIND, such as year=integer")
-        fields[name] = cast("FieldKind", kind)
-    return fields
+def _pairs(option: str, given: list[str] | None, form: str) -> dict[str, str] | None:
+    """NAME=VALUE, each; None if there is none."""
+    pairs: dict[str, str] = {}
+    for text in given or ():
+        name, equals, value = text.rpartition("=")
+        if not equals or not name or not value:
+            raise InvalidInput(f"--{option} {text}: write {form}")
+        pairs[name] = value
+    return pairs or None
+
+
+def _weights(given: list[str] | None) -> dict[str, float] | None:
+    form = "NAME=X, such as title=0.5"
+    pairs = _pairs("weight", given, form)
+    try:
+        return None if pairs is None else {name: float(value) for name, value in pairs.items()}
+    except ValueError:
+        raise InvalidInput(f"--weight: write {form}") from None
