@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
@@ -49,7 +49,20 @@ from nearest.filters import And, Comparison, Filter
 from nearest.ingest import Plan, Progress, Report, Writer, files, sql
 from nearest.ingest.write import Tagged, check_all
 from nearest.location import Location
-from nearest.search import Examples, Expand, Group, Highlight, Hits, Mode, Refinement, Searcher, highlight
+from nearest.search import (
+    CachedSearcher,
+    Examples,
+    Expand,
+    Group,
+    Highlight,
+    Hits,
+    Mode,
+    Refinement,
+    ResultCache,
+    Searcher,
+    connect_cache,
+    highlight,
+)
 
 if TYPE_CHECKING:
     from nearest.answer import Answer, Answerer, Conversation
@@ -96,6 +109,7 @@ def open(
     vectors: Mapping[str, str] | None = None,
     token_vectors: str | LateInteraction | None = None,
     create: bool = True,
+    cache: str | None = None,
 ) -> Collection:
     """Open a collection, or make one: a folder, or a store's URL (`edge:./kb` is the folder, `memory:`).
 
@@ -108,6 +122,8 @@ def open(
     UnsupportedError before anything is written. ledger: where the ledger of a database's
     collection is, if not where the database says: a folder, or `postgresql://user@host/database`
     ($NEAREST_LEDGER says the same). What a crash left half-done is repaired first; see `Collection.repaired`.
+    cache: of answers, `memory` or `redis://host:6379/0`, see `nearest.search.cache`; it never answers with what was
+    changed since.
     Raises NotACollection (a folder that holds something else; or nothing, with create=False),
     CollectionLocked, CollectionDamaged, ReadOnly.
     """
@@ -119,6 +135,7 @@ def open(
     )  # fmt: skip
     model: Embedder | None = None
     with contextlib.ExitStack() as opened:
+        answers = None if cache is None else opened.enter_context(contextlib.closing(connect_cache(cache)))
         # The store first: its lock keeps other processes from the ledger as well.
         opened_ledger: Ledger | None = None
         if place.database:
@@ -142,7 +159,7 @@ def open(
                 opened_ledger.set(asked.record(model))
                 settings = opened_ledger.settings()
         asked.check(settings, store.schema, place.name)
-        collection = Collection(place, store, opened_ledger, settings, asked, model)
+        collection = Collection(place, store, opened_ledger, settings, asked, model, answers)
         opened.pop_all()
         return collection
 
@@ -415,7 +432,8 @@ def _check_vectors(vectors: Mapping[str, str], fields: Mapping[str, FieldKind]) 
 class Collection:
     """Documents, searchable. Close it, or use it in a `with` block; safe to search while adding.
 
-    repaired: what was finished or undone when it was opened after a crash, a line a kind.
+    repaired: what was finished or undone when it was opened after a crash, a line a kind. cache: of answers, if one was
+    asked for; its `stats` tell the hit rate.
     """
 
     def __init__(
@@ -426,7 +444,9 @@ class Collection:
         settings: Mapping[str, Any],
         asked: _Settings,
         model: Embedder | None,
+        cache: ResultCache | None = None,
     ) -> None:
+        self.cache = cache
         self.name = place.name
         self.store = store
         self._place = place
@@ -462,6 +482,8 @@ class Collection:
         """Let go of the collection; repeating it does nothing."""
         if self._ledger is not None:
             self._ledger.close()
+        if self.cache is not None:
+            self.cache.close()
         self.store.close()  # last: its lock guards the ledger
 
     @property
@@ -691,6 +713,7 @@ class Collection:
         group_by: Group | None = None,
         diversity: float = 0.0,
         after: str | None = None,
+        tenant: str = "",
         explain: bool = True,
     ) -> Hits:
         """At most k hits (chunks) by falling score.
@@ -720,9 +743,12 @@ class Collection:
         each hit once. While documents change, each page is of one state of the collection, and goes on after the
         last hit of the page before, wherever that stands now: a hit that fell since may come again, one that rose may
         be missed.
+
+        tenant: on whose behalf; the cache answers from searches of the same tenant alone. It is no condition, `where`
+        is. `Hits.cached` tells what the cache answered.
         """
         how = self._refinement(rerank, rerank_candidates, rerank_seconds, min_score, group_by, diversity, after)
-        return self._searcher.search_many(
+        return self._searching(tenant)(
             [query], k=k, where=where, mode=mode, fusion=fusion, candidates=candidates, ef=ef, explain=explain,
             vectors=None if vector is None else [vector], refinement=how,
             examples=self._examples(like, unlike, query is not None or vector is not None) if like or unlike else None,
@@ -747,6 +773,7 @@ class Collection:
         min_score: float | None = None,
         group_by: Group | None = None,
         diversity: float = 0.0,
+        tenant: str = "",
         explain: bool = True,
     ) -> Sequence[Hits]:
         """`search` for many queries at once: one pass of the model, one round trip to the store.
@@ -757,11 +784,26 @@ class Collection:
             raise InvalidQuery("queries must be a list of strings, got one string; use search")
         if vectors is not None and len(vectors) != len(queries):
             raise InvalidQuery(f"{len(queries)} queries need as many vectors, got {len(vectors)}")
-        return self._searcher.search_many(
+        return self._searching(tenant)(
             list(queries), k=k, where=where, mode=mode, fusion=fusion, candidates=candidates, ef=ef, explain=explain,
             vectors=vectors, weights=weights,
             refinement=self._refinement(rerank, rerank_candidates, rerank_seconds, min_score, group_by, diversity),
         )  # fmt: skip
+
+    def _searching(self, tenant: str) -> Callable[..., list[Hits]]:
+        """`Searcher.search_many`, through the cache where there is one."""
+        if not isinstance(tenant, str):
+            raise InvalidQuery(f"tenant must be a string, got {tenant!r}")
+        return self._searcher.search_many if self._cached is None else partial(self._cached.search_many, tenant)
+
+    @cached_property
+    def _cached(self) -> CachedSearcher | None:
+        def spec(reranker: Reranker) -> str | None:
+            return next((spec for spec, known in self._rerankers.items() if known is reranker), None)
+
+        if self.cache is None:
+            return None
+        return CachedSearcher(self._searcher, self.cache, self._visibility, lambda: self.embedder, spec)
 
     def _refinement(
         self,
@@ -978,6 +1020,7 @@ class Collection:
             "failed": self.ledger.failures(),
             "store": self.store.stats(),
             "repaired": list(self.repaired),
+            **({"cache": self.cache.stats().to_json()} if self.cache is not None else {}),
         }
 
     def _first(self, where: Mapping[str, Any] | Filter | None) -> Filter:

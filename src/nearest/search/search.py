@@ -27,7 +27,7 @@ from nearest.contract import (
     Text,
     part_name,
 )
-from nearest.errors import InvalidQuery
+from nearest.errors import CollectionLocked, InvalidQuery
 from nearest.filters import Filter
 from nearest.ledger import Visibility
 from nearest.search import weighted
@@ -41,6 +41,7 @@ FUSIONS: tuple[FusionMethod, ...] = get_args(FusionMethod)
 Expand = Callable[[str], Sequence[str]]
 """A query to other wordings of it, none or several."""
 _ATTEMPTS = 3
+_PATIENCE = 100  # the same, where another process writes
 _PLAIN = Refinement()
 _NONE: frozenset[str] = frozenset()
 
@@ -214,7 +215,8 @@ class Searcher:
 
     def _visible(self, queries: list[Query], excluded: frozenset[str]) -> list[list[Hit]]:
         """Hits of committed versions only: the old one or the new one of a document that is being updated."""
-        for _ in range(_ATTEMPTS):
+        mine = self._visibility.watch is None
+        for _ in range(_ATTEMPTS if mine else _PATIENCE):
             self._visibility.refresh()
             state = self._visibility.state
             answers = self._once(queries, state.hidden | excluded if excluded else state.hidden)
@@ -222,6 +224,8 @@ class Searcher:
             # New records may come, and old ones go, only while they are hidden and after the epoch has moved.
             if self._visibility.state == state:
                 return answers
+        if not mine:  # the mutex stops no other process
+            raise CollectionLocked("another process changed the collection in the midst of every search; try again")
         with self._visibility.mutex:
             return self._once(queries, self._visibility.hidden | excluded)
 
