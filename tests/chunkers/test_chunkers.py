@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib.util
 import json
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from nearest import chunkers
+from nearest.chunkers._words import Counter
 from nearest.chunkers.recursive import Recursive
 from nearest.contract import Chunk, Chunker, canonical_json
 from nearest.errors import InvalidInput
@@ -199,6 +201,43 @@ def test_real_text_keeps_its_promises_and_its_speed(shared_data: Path) -> None:
             assert _tokens(tokenizer, chunk.text) >= 0.4 * chunker.settings["size"]
     # Embedding makes some 100 chunks a second; 500 here leaves room for a busy machine.
     assert sum(map(len, documents)) / seconds > 500
+
+
+def _wordpiece(lowercase: bool) -> Tokenizer:
+    vocabulary = ["[UNK]", "a", "ab", "abc", "##b", "##cd", "##c", "##1", "A", "B", "##B", "1", "x", *"[]!#-_/'"]
+    ids = {token: i for i, token in enumerate(vocabulary)}
+    model = models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=12)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens(["[X]"])
+    tokenizer.add_tokens(["ab-"])
+    return tokenizer
+
+
+WORDPIECE: dict[str, Callable[[], Tokenizer]] = {
+    "model": _model, "lower": lambda: _wordpiece(True), "cased": lambda: _wordpiece(False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WORDPIECE)
+def test_words_are_counted_as_the_tokenizer_does(name: str) -> None:
+    tokenizer = WORDPIECE[name]()
+
+    @given(
+        st.lists(
+            st.text(st.sampled_from("abcdABx1[]!#-_/'é中"), min_size=1, max_size=40)
+            | st.sampled_from(
+                ["[X]ab", "[x]", "Ab-c", "ab-", "unbelievably", "CamelCased", "[SEP].", "[sep]", "a" * 130]
+            ),
+            min_size=1,
+        )
+    )
+    def agree(words: list[str]) -> None:
+        weights = Counter(tokenizer, 100).weights(words).tolist()
+        assert weights == [max(_tokens(tokenizer, word), len(word) // 16) for word in words]
+
+    agree()
 
 
 def test_every_language(shared_data: Path) -> None:

@@ -30,7 +30,7 @@ _WORD = re.compile(r"\s*\S+")
 _VANISHING = "\x0b\x0c\x1c\x1d\x1e\x1f\x85"
 _TERMINAL = ".!?…。！？؟।"
 _CLOSING = "\"'”’»)]）」』"
-_NOT_PUNCTUATION = re.compile(f"[^{re.escape(string.punctuation)}]+")
+_NOT_PUNCTUATION = re.compile(f"[^{re.escape(string.punctuation)}]+").findall
 _SENTENCE = re.compile(f"[{_TERMINAL}][{re.escape(_CLOSING)}]*$")
 
 # Kinds of characters, by code; those from 0xFFFF on are none of these.
@@ -82,9 +82,8 @@ class Counter:
         self._parting = frozenset(string.punctuation + "。，、！？；：（）「」")
         if self.additive and tokenizer.normalizer.handle_chinese_chars:
             self._parting |= set(map(chr, range(0x4E00, 0xA000)))
-        # Whether words in ASCII may be parted at punctuation: an added token ([SEP]) is one that holds some.
         self.added = tuple(token.content for token in tokenizer.get_added_tokens_decoder().values())
-        self._plain = self.additive and all(content.startswith("[") for content in self.added)
+        self._wordpiece = _WordPiece(tokenizer) if self.additive else None
         self._known: dict[str, int] = {}
         self._known_pieces: dict[str, _Pieces] = {}
         self._known_groups: dict[str, int] = {}
@@ -116,25 +115,20 @@ class Counter:
             return np.fromiter(map(known.__getitem__, words), np.int64, len(words))
 
     def _learn(self, known: dict[str, int], words: list[str]) -> None:
-        if self._plain:
-            # Most words are known but for the punctuation beside them, of which each character is a token.
-            fragments = {w: _NOT_PUNCTUATION.findall(w) for w in words if _is_plain(w)}
-            new = {part for parts in fragments.values() for part in parts}.difference(known)
-            if len(new) < len(words):
-                self._learn_each(known, [*new, *(word for word in words if word not in fragments)])
-                for word, parts in fragments.items():
-                    known[word] = len(word) - sum(map(len, parts)) + sum(known[part] for part in parts)
-                return
-        self._learn_each(known, words)
-
-    def _learn_each(self, known: dict[str, int], words: list[str]) -> None:
+        counts: dict[str, int] = {}
+        if self._wordpiece is not None:
+            counts = {word: count for word in words if (count := self._wordpiece.count(word))}
+            words = [word for word in words if word not in counts]
         if len(words) < _BATCH:
-            counts = [self.count(word) for word in words]
+            counts |= {word: self.count(word) for word in words}
         else:
-            counts = [len(e) for e in self._tokenizer.encode_batch_fast(words, add_special_tokens=False)]
-        weights = [max(n, len(word.lstrip()) // _PIECE) for word, n in zip(words, counts, strict=True)]
-        self.stray.update(word for word, n, weight in zip(words, counts, weights, strict=True) if weight > n)
-        known.update(zip(words, weights, strict=True))
+            encodings = self._tokenizer.encode_batch_fast(words, add_special_tokens=False)
+            counts |= zip(words, map(len, encodings), strict=True)
+        for word in [word for word, count in counts.items() if len(word) >= _PIECE * (count + 1)]:
+            if (weight := len(word.lstrip()) // _PIECE) > counts[word]:
+                self.stray.add(word)
+                counts[word] = weight
+        known |= counts
 
     def joined(self, before: str, after: str) -> bool:
         """Whether two characters may be of one word to the tokenizer."""
@@ -160,6 +154,60 @@ class Counter:
                 self._known_pieces = {}
             self._known_pieces[word] = made
         return made
+
+
+class _WordPiece:
+    """What BERT's tokenizers make of words in ASCII, without asking them: to call them takes several times as long.
+
+    Each character of punctuation is a token; of what is between them, the longest beginning that is in the
+    vocabulary, again and again (Wu et al., 2016).
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        model = tokenizer.model
+        self._lowercase: bool = tokenizer.normalizer.lowercase
+        self._longest_word: int = model.max_input_chars_per_word
+        prefix = model.continuing_subword_prefix
+        self._begins = set(tokenizer.get_vocab(with_added_tokens=False))
+        self._goes_on = {token.removeprefix(prefix) for token in self._begins if token.startswith(prefix)}
+        self._longest = max(map(len, self._begins), default=1)
+        added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+        lower = map(str.lower, added) if self._lowercase else added
+        self._added = re.compile("|".join(map(re.escape, lower)) or "(?!)").search
+        self._parts: dict[str, int] = {}
+
+    def count(self, word: str) -> int:
+        """The tokens of a word without spaces; 0 where only the tokenizer can tell."""
+        if not (word.isascii() and word.isprintable()):
+            return 0
+        if self._lowercase:
+            word = word.lower()
+        if self._added(word):
+            return 0
+        parts = self._parts
+        count = len(word)
+        for part in _NOT_PUNCTUATION(word):
+            if (n := parts.get(part)) is None:
+                if len(parts) >= _REMEMBERED:
+                    parts = self._parts = {}
+                n = parts[part] = self._match(part)
+            count += n - len(part)
+        return count
+
+    def _match(self, word: str) -> int:
+        if word in self._begins:
+            return 1
+        start, count, end = 0, 0, len(word)
+        if end > self._longest_word:
+            return 1
+        while start < end:
+            among, stop = self._goes_on if start else self._begins, min(end, start + self._longest)
+            while word[start:stop] not in among:
+                stop -= 1
+                if stop == start:
+                    return 1  # unknown
+            start, count = stop, count + 1
+        return count
 
 
 class Words:
@@ -212,6 +260,8 @@ class Words:
             starts, ends, weights, soft = _broken(counter, words, long, starts, ends, weights, soft)
         self.starts = starts
         self.total: list[int] = np.concatenate([[0], np.cumsum(weights)]).tolist()
+        heavy = np.flatnonzero((weights > 0) & (weights == (ends - starts) // _PIECE)).tolist()
+        self._stray: list[int] = [i for i in heavy if text[starts[i] : ends[i]] in counter.stray]
         self._soft: list[int] = [] if soft is None else np.flatnonzero(soft).tolist()
         # The word after each line end; those after the last word have none.
         after = np.searchsorted(starts, np.flatnonzero(kinds == _NEWLINE))
@@ -295,12 +345,7 @@ class Words:
 
     def _is_stray(self, i: int, j: int) -> bool:
         """Whether some word weighs more than its tokens."""
-        stray, spans = self._counter.stray, zip(self.starts[i:j].tolist(), self._ends[i:j].tolist(), strict=True)
-        return bool(stray) and not stray.isdisjoint(self.text[s:e] for s, e in spans)
-
-
-def _is_plain(word: str) -> bool:
-    return len(word) < 2 * _PIECE and word.isascii() and "[" not in word and word.isprintable()
+        return bisect_left(self._stray, i) < bisect_left(self._stray, j)
 
 
 def _runs(space: NDArray[np.bool_]) -> tuple[Ints, Ints]:
