@@ -1,7 +1,7 @@
 """Several vectors of a record as one ranking: by the weighted mean of their similarities to the query.
 
-Each field is searched for its best `candidates`. What any of these searches found is then compared by all fields, since
-hits bring their vectors along: a score never depends on which lists a record was in, only whether it is a candidate.
+Each field is searched for its best `candidates`. What one of these searches found and another did not is compared by
+its vector: a score never depends on which lists a record was in, only whether it is a candidate.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from nearest import fusion
-from nearest.contract import Dense, Float32, Fused, Hit, Query, Schema, Store, Text, part_name
+from nearest.contract import Float32, Fused, Hit, Query, Schema, Store, Text, part_name
 from nearest.errors import InvalidQuery
 
 NAME = "weighted"
@@ -55,25 +54,32 @@ def shares(weights: Mapping[str, float], schema: Schema) -> dict[str, float]:
 
 
 def search_many(store: Store, queries: Sequence[Query]) -> list[list[Hit]]:
-    """`store.search_many`, for queries of which some are Weighted; one batch for all of their parts."""
+    """`store.search_many`, for queries of which some are Weighted: one batch for all parts, one `get` for vectors."""
     singles: list[Query] = []
     for query in queries:
         if isinstance(query.find, Weighted):
             depth = max(query.find.candidates, query.k)
-            own = query.with_vectors
-            singles += [
-                replace(query, find=part, k=depth, explain=False, with_vectors=own or isinstance(part, Dense))
-                for part in query.find.parts
-            ]
+            singles += [replace(query, find=part, k=depth, explain=False) for part in query.find.parts]
         else:
             singles.append(query)
     answers = iter(store.search_many(singles))
+    found = [[next(answers) for _ in _parts(query)] for query in queries]
+    missing: set[str] = set()
+    for query, lists in zip(queries, found, strict=True):
+        if isinstance(query.find, Weighted):
+            for at in query.find.wordings():
+                listed = [{hit.id for hit in hits} for hits in lists[at][: len(query.find.shares)]]
+                every = {item for items in listed for item in items}
+                missing |= {item for items in listed for item in every - items}
+    held = {record.id: record.vectors for record in store.get(missing, with_vectors=True)} if missing else {}
     return [
-        _fused(query, query.find, [next(answers) for _ in query.find.parts])
-        if isinstance(query.find, Weighted)
-        else next(answers)
-        for query in queries
+        _fused(query, query.find, lists, held) if isinstance(query.find, Weighted) else lists[0]
+        for query, lists in zip(queries, found, strict=True)
     ]
+
+
+def _parts(query: Query) -> Sequence[Any]:
+    return query.find.parts if isinstance(query.find, Weighted) else (query.find,)
 
 
 def plan(told: Mapping[str, list[str]]) -> dict[str, list[str]]:
@@ -82,14 +88,16 @@ def plan(told: Mapping[str, list[str]]) -> dict[str, list[str]]:
     return {"native": native, "completed": list(dict.fromkeys([*told["completed"], "fusion"]))}
 
 
-def _fused(query: Query, find: Weighted, lists: Sequence[Sequence[Hit]]) -> list[Hit]:
+def _fused(
+    query: Query, find: Weighted, lists: Sequence[Sequence[Hit]], held: Mapping[str, Mapping[str, Any]]
+) -> list[Hit]:
     depth, fields = max(find.candidates, query.k), len(find.shares)
     rankings: list[fusion.Ranking[str]] = []
     flatness: list[float] = []
     tables: list[tuple[str, Mapping[str, int], Mapping[str, float]]] = []  # ranks and scores by id
     for number, at in enumerate(find.wordings(), 1):
         parts, found = find.parts[at], lists[at]
-        means, similar = _means(parts[:fields], found[:fields], find.shares)
+        means, similar = _means(parts[:fields], found[:fields], find.shares, held)
         best = sorted(means.items(), key=lambda pair: (-pair[1], pair[0]))[:depth]
         words = [[(hit.id, hit.score) for hit in hits] for hits in found[fields:]]
         rankings += [best, *words]
@@ -121,22 +129,31 @@ def _told(item: str, tables: Sequence[tuple[str, Mapping[str, int], Mapping[str,
 
 
 def _means(
-    parts: Sequence[Any], lists: Sequence[Sequence[Hit]], shares: Sequence[float]
+    parts: Sequence[Any], lists: Sequence[Sequence[Hit]], shares: Sequence[float], held: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """The weighted mean of every hit of these searches, and its similarity by each field."""
-    hits = list({hit.id: hit for found in lists for hit in found}.values())
-    if not hits:
-        return {}, [{} for _ in parts]
-    similar = np.stack([_similarities(part.vector, [hit.vectors[part.using] for hit in hits]) for part in parts])
-    means = np.asarray(shares, np.float64) @ similar
-    ids = [hit.id for hit in hits]
-    return dict(zip(ids, means.tolist(), strict=True)), [dict(zip(ids, row.tolist(), strict=True)) for row in similar]
+    """The weighted mean of every hit of these searches, and its similarity by each field.
+
+    held: the vectors of those that not all searches found; what is not among them was deleted meanwhile.
+    """
+    every = list(dict.fromkeys(hit.id for hits in lists for hit in hits))
+    similar: list[dict[str, float]] = []
+    for part, hits in zip(parts, lists, strict=True):
+        query = np.asarray(part.vector, np.float32)
+        tokens = len(query) if query.ndim == 2 else 1
+        known = {hit.id: hit.score / tokens for hit in hits}
+        others = [item for item in every if item not in known and item in held]
+        known |= zip(others, _similarities(query, [held[item][part.using] for item in others]), strict=True)
+        similar.append(known)
+    rows = [(item, [known[item] for known in similar]) for item in every if all(item in known for known in similar)]
+    means = {item: math.fsum(s * score for s, score in zip(shares, scores, strict=True)) for item, scores in rows}
+    return means, similar
 
 
-def _similarities(query: ArrayLike, vectors: Sequence[Float32]) -> Float32:
-    """float32, (n,): cosines; of token vectors the mean, over the query's tokens, of the largest with a token's."""
-    asked = np.asarray(query, np.float32)
-    asked = asked / np.linalg.norm(asked, axis=-1, keepdims=True)
-    if asked.ndim == 1:
-        return np.asarray(np.stack(vectors) @ asked, np.float32)
-    return np.array([(asked @ vector.T).max(axis=1).mean() for vector in vectors], np.float32)
+def _similarities(query: Float32, vectors: Sequence[Float32]) -> list[float]:
+    """Cosines; of token vectors the mean, over the query's tokens, of the largest with one of the text's tokens."""
+    if not vectors:
+        return []
+    query = query / np.linalg.norm(query, axis=-1, keepdims=True)
+    if query.ndim == 1:
+        return [float(score) for score in np.stack(vectors) @ query]
+    return [float((query @ vector.T).max(axis=1).mean()) for vector in vectors]

@@ -390,6 +390,8 @@ def _config(engine: ModuleType, schema: Schema) -> Any:
     metrics = {"cosine": engine.Distance.Cosine, "dot": engine.Distance.Dot, "l2": engine.Distance.Euclid}
     maxsim = engine.MultiVectorConfig(engine.MultiVectorComparator.MaxSim)
     index = schema.index
+    # No graph of multi-vectors: each comparison is of all tokens with all, so building one takes seconds a record.
+    scanned = engine.HnswIndexConfig(m=0, ef_construct=index.ef_construct, full_scan_threshold=10_000)
     quantization = {
         "none": lambda: None,
         "scalar": lambda: engine.ScalarQuantizationConfig(engine.ScalarType.Int8, quantile=0.99),
@@ -399,7 +401,10 @@ def _config(engine: ModuleType, schema: Schema) -> Any:
     return engine.EdgeConfig(
         vectors={
             name: engine.EdgeVectorParams(
-                spec.dim, metrics[spec.metric], multivector_config=maxsim if spec.multi else None
+                spec.dim,
+                metrics[spec.metric],
+                multivector_config=maxsim if spec.multi else None,
+                hnsw_config=scanned if spec.multi else None,
             )
             for name, spec in schema.vectors.items()
         },

@@ -581,6 +581,8 @@ def _layout(schema: Schema, creation: Creation) -> dict[str, Any]:
                 distance=metrics[spec.metric],
                 on_disk=on_disk,
                 multivector_config=maxsim if spec.multi else None,
+                # No graph of these: a comparison is of all tokens with all, so building one takes seconds a record.
+                hnsw_config=models.HnswConfigDiff(m=0) if spec.multi else None,
             )
             for name, spec in schema.vectors.items()
         },
