@@ -53,6 +53,7 @@ def test_a_second_run_embeds_nothing(place: str) -> None:
     assert again.usage.cached == again.usage.texts == len(TEXTS)
     mixed = again.embed_documents(["new", TEXTS[5], "newer", TEXTS[5]])
     assert second.embedded == ["new", "newer"]
+    assert (again.usage.texts, again.usage.cached) == (len(TEXTS) + 4, len(TEXTS) + 2)
     assert np.array_equal(mixed[1], made[5])
     assert np.array_equal(mixed, first.embed_documents(["new", TEXTS[5], "newer", TEXTS[5]]))
     assert again.embed_documents([]).shape == (0, 16)

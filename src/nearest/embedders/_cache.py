@@ -16,6 +16,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qs, urlsplit
@@ -167,7 +168,7 @@ class Cached(Embedder):
         self.inner = inner
         self._cache = cache
         self._lock = threading.Lock()
-        self._found = 0
+        self._asked = self._found = 0
         self._told = False
 
     @property
@@ -183,8 +184,8 @@ class Cached(Embedder):
         return self.inner.truncated
 
     @property
-    def usage(self) -> Usage:  # type: ignore[override] # the inner one's, and what was found here
-        return self.inner.usage + Usage(texts=self._found, cached=self._found)
+    def usage(self) -> Usage:  # type: ignore[override] # the inner one's; not all of them count their texts
+        return replace(self.inner.usage, texts=self._asked, cached=self._found)
 
     def embed_documents(self, texts: Sequence[str], *, truncate: bool = False) -> Float32:
         return self._through(texts, "document", truncate, self.inner.embed_documents)
@@ -224,6 +225,7 @@ class Cached(Embedder):
         found = self._looked_up(keys)
         missing = [row for row, key in enumerate(keys) if key not in found]
         with self._lock:
+            self._asked += len(texts)
             self._found += len(texts) - len(missing)
         if len(missing) == len(texts) and len(texts):
             vectors, failed = self._embedded(texts, truncate, embed)
