@@ -100,6 +100,38 @@ def _matrix() -> tuple[list[str], list[list[str]]]:
     return ["", *modules], rows
 
 
+def models() -> str:
+    """The providers' models that are known, from the registry of the embedders."""
+    from nearest.embedders import _registry
+
+    rows = []
+    for provider, known in _registry.MODELS.items():
+        for name, model in known.items():
+            shorter = f"1 to {model.dimension}" if model.shorter == "any" else ", ".join(map(str, model.shorter))
+            price = f"{model.price:.2f} ({model.priced})" if model.price is not None else "not known"
+            rows.append([f"`{provider}:{name}`", f"{model.dimension}", shorter, f"{model.max_tokens:,}", price])
+    return table(["model", "dimension", "`dimensions=`", "tokens a text", "$ a million tokens (as of)"], rows)
+
+
+def families() -> str:
+    """What is put before the texts of open models, from the same registry."""
+    from nearest.embedders import _registry
+
+    def shown(text: str) -> str:
+        return f"`{text.replace(chr(10), '⏎')}`" if text else ""
+
+    rows = [
+        [
+            shown(f.name),
+            shown(f.query),
+            shown(f.document),
+            f.shorter if isinstance(f.shorter, str) else ", ".join(map(str, f.shorter)),
+        ]
+        for f in _registry.FAMILIES
+    ]
+    return table(["name (a regular expression)", "before queries", "before documents", "`dimensions=`"], rows)
+
+
 def cli() -> str:
     """What `nearest --help` says, of itself and of every command."""
     import typer
@@ -123,7 +155,13 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-GENERATORS: dict[str, Callable[[], str]] = {"cli": cli, "each-store": each_store, "stores": stores}
+GENERATORS: dict[str, Callable[[], str]] = {
+    "cli": cli,
+    "each-store": each_store,
+    "families": families,
+    "models": models,
+    "stores": stores,
+}
 
 
 def regenerated(text: str) -> str:
