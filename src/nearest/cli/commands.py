@@ -210,6 +210,9 @@ def search(
     facet: Annotated[
         list[str] | None, typer.Option(metavar="FIELD", help="Count its values among all that --where lets through.")
     ] = None,
+    cache: Annotated[
+        str | None, typer.Option(metavar="URL", help="Keep answers there: redis://host:6379/0?semantic=0.97&ttl=600.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Tell how each score came about.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -219,7 +222,7 @@ def search(
     if query is None and not like:
         raise UsageError("Missing argument 'QUERY' (or --like ID).")
     condition, weights = _condition(where), _weights(weight)
-    with _resumable(), _open(collection) as opened:
+    with _resumable(), _open(collection, cache=cache) as opened:
         hits = opened.search(
             query,
             k=k,
