@@ -44,7 +44,7 @@ from nearest.errors import (
     StorageError,
     UnsupportedError,
 )
-from nearest.filters import Filter
+from nearest.filters import Comparison, Filter
 from nearest.stores import _folder, _qdrant
 from nearest.stores._qdrant import ID_KEY, TIES, Dialect, fuses_natively
 
@@ -70,6 +70,12 @@ _ENGINE_FILES = {"wal", "segments", "temp_segments", "edge_config.json"}
 # The engine grows memory-mapped files; a mapped write on a full disk ends the process, so room is kept.
 _SPARE_BYTES = 96 * 2**20
 _NO_VECTOR = "nearest:none"
+# A filtered walk of the graph scores some 30 vectors for each of its `ef` (measured: 60,000 vectors, 384 dimensions, ef
+# 16 to 200); where no more than that match, scoring all of them is as fast, and exact.
+_WALKED = 30
+# The graph keeps what shares one value connected, not what several conditions share: it then lost 5% of the
+# neighbours of 5,200 matches, while scoring 10,000 takes under a millisecond.
+_SCANNED = 10_000
 
 
 class EdgeStore(Dialect):
@@ -232,7 +238,8 @@ class EdgeStore(Dialect):
 
     def _requests(self, query: Query) -> list[Any]:
         qe, find = self._qe, query.find
-        where, params = self._filter(query.where), self._search_params(query.ef, query.exact)
+        where = self._filter(query.where)
+        params = self._search_params(query.ef, query.exact or self._few(query, where))
         # Without any payload a hit's own id is known only if it is a UUID.
         payload = query.with_payload or qe.PayloadSelector.Include([f'"{ID_KEY}"'])
         shown = {"with_payload": payload, "with_vector": query.with_vectors}
@@ -245,6 +252,18 @@ class EdgeStore(Dialect):
             fused = qe.Fusion.Rrf(k=find.rrf_k + 1)  # the engine counts ranks from 0
             return [qe.QueryRequest(query.k + TIES, prefetches=prefetches, query=fused, **shown)]
         return [qe.QueryRequest(**part, with_payload=False) for part in parts]
+
+    def _few(self, query: Query, where: Any) -> bool:
+        """Whether so few records match that scoring all of them serves better than the graph."""
+        if where is None or isinstance(query.find, Sparse | Text):
+            return False
+        asked = max(query.k, query.find.candidates) if isinstance(query.find, Fused) else query.k
+        most = _WALKED * max(query.ef or self.schema.index.ef, asked)
+        if not (isinstance(query.where, Comparison) and query.where.op == "$eq"):
+            most = max(most, _SCANNED)
+        with _disk_errors(self._folder):
+            matching: int = self._open.count(self._qe.CountRequest(exact=False, filter=where))
+        return matching <= most
 
     def _find(self, part: Dense | Sparse | Text) -> Any:
         match part:
@@ -412,7 +431,8 @@ def _config(engine: ModuleType, schema: Schema) -> Any:
         sparse_vectors={
             name: engine.EdgeSparseVectorParams() for name in schema.sparse or (() if schema.vectors else (_NO_VECTOR,))
         },
-        hnsw_config=engine.HnswIndexConfig(m=index.m, ef_construct=index.ef_construct, full_scan_threshold=10_000),
+        # Values with more vectors than this (in KiB) get links of their own; below, the engine scans; see `_few`.
+        hnsw_config=engine.HnswIndexConfig(m=index.m, ef_construct=index.ef_construct, full_scan_threshold=1_000),
         quantization_config=quantization,
     )  # fmt: skip
 
