@@ -777,9 +777,10 @@ def explain_parts(
     for i, ranking in enumerate(rankings):
         before = names[:i].count(names[i])
         name = f"{names[i]}#{before + 1}" if before else names[i]
-        for rank, (item, score) in enumerate(ranking, 1):
-            if item in told:
-                told[item][name] = {"rank": rank, "score": score}
+        places = {item: place for place, (item, _) in enumerate(ranking)}
+        for winner, parts in told.items():
+            if (place := places.get(winner)) is not None:
+                parts[name] = {"rank": place + 1, "score": ranking[place][1]}
     return told
 
 
