@@ -34,6 +34,7 @@ Row = tuple[str, dict[str, Any]]  # id, payload
 MAX_PAYLOAD = 2**27  # characters of JSON; SQLite takes a thousand million bytes
 _VARIABLES = 500  # of one statement
 _MASK_BYTES = 64 * 2**20  # kept results of conditions, all together
+_KEPT_TEXT = 16 * 2**20  # characters of payloads as JSON that are kept, all together
 _TABLES = (
     "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE records (slot INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, payload TEXT NOT NULL)",
@@ -105,6 +106,8 @@ class Records:
         self._alive: Mask = np.zeros(0, np.bool_)
         self._masks: OrderedDict[str, Mask] = OrderedDict()
         self._masks_lock = threading.Lock()
+        self._rows: dict[int, tuple[str, str]] = {}  # ids and payloads as JSON, by slot
+        self._rows_size = 0
         self._idle: list[sqlite3.Connection] = []
         self._writer = _connect(path)
         self._load()
@@ -149,6 +152,7 @@ class Records:
         self._alive[living] = True
         self.count = len(living)
         self._masks.clear()
+        self._rows, self._rows_size = {}, 0
 
     @property
     def alive(self) -> Mask:
@@ -272,17 +276,32 @@ class Records:
             found.update(db.execute(f"SELECT id, slot FROM records WHERE id IN ({_marks(part)})", part))
         return found
 
-    def rows(self, slots: Sequence[int], *, payloads: bool = True) -> dict[int, Row]:
-        """By slot; payloads are left empty unless asked for."""
-        column = "payload" if payloads else "'{}'"
-        found: list[tuple[int, str, str]] = []
-        with self._reader() as db:
-            for part in _parts(slots):
-                sql = f"SELECT slot, id, {column} FROM records WHERE slot IN ({_marks(part)})"
-                found += db.execute(sql, part).fetchall()
+    def rows(self, slots: Sequence[int], *, payloads: bool = True, keep: bool = False) -> dict[int, Row]:
+        """By slot; payloads are left empty unless asked for. keep: in memory too, for the next time."""
+        kept = self._rows
+        found = {slot: row for slot in slots if (row := kept.get(slot)) is not None}
+        if len(found) < len(slots):
+            read: dict[int, tuple[str, str]] = {}
+            with self._reader() as db:
+                for part in _parts([slot for slot in slots if slot not in found]):
+                    sql = f"SELECT slot, id, payload FROM records WHERE slot IN ({_marks(part)})"
+                    read.update((slot, (record_id, text)) for slot, record_id, text in db.execute(sql, part))
+            if keep:
+                self._keep(read)
+            found |= read
+        if not payloads:
+            return {slot: (record_id, {}) for slot, (record_id, _) in found.items()}
         # One call for all of them, which is half the time.
-        loaded = json.loads("[" + ",".join([payload for _, _, payload in found]) + "]")
-        return {slot: (record_id, payload) for (slot, record_id, _), payload in zip(found, loaded, strict=True)}
+        loaded = json.loads("[" + ",".join([text for _, text in found.values()]) + "]")
+        return {slot: (row[0], payload) for (slot, row), payload in zip(found.items(), loaded, strict=True)}
+
+    def _keep(self, read: Mapping[int, tuple[str, str]]) -> None:
+        size = sum([len(text) for _, text in read.values()])
+        if self._rows_size + size > _KEPT_TEXT:
+            self._rows, self._rows_size = {}, 0
+        if size <= _KEPT_TEXT:
+            self._rows.update(read)
+            self._rows_size += size
 
     def page(self, after: str | None, limit: int, mask: Mask) -> tuple[list[int], bool]:
         """Slots of the mask by rising id, from the one after an id on; and whether there are more."""

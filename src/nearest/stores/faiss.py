@@ -95,7 +95,8 @@ _SLACK = 16  # candidates beyond k of an exact search, for what float32 and ties
 _SPARE = 4  # the same of an index
 _MARGIN = 2  # times the candidates expected to do: the last ones of a list are the least certain
 _EXACT_ROWS = 2_000  # comparing so few is faster than any index
-_EXACT_ROWS_A_CANDIDATE = 8  # as many exact comparisons cost what one candidate of an index costs
+_EXACT_ROWS_AN_EF = 30  # as many exact comparisons cost what one candidate of a graph costs (60,000 x 384)
+_GATHER = 8  # queries for which it pays to bring the vectors together
 _KEPT_PARAMS = 100
 _NO_PLACE = ("IDMap", "Refine", "RFlat", "NSG", "NNDescent")
 
@@ -304,7 +305,7 @@ class FaissStore(Store):
         mask = None if first.where is None and data.count == data.slots else data.matching(first.where)
         search = _Search(field, data.slots, mask, first.k, first.ef, first.exact)
         for query, (slots, scores) in zip(queries, search.run(np.stack(vectors)), strict=True):
-            rows = data.rows(slots, payloads=query.with_payload)
+            rows = data.rows(slots, payloads=query.with_payload, keep=True)
             hits = [
                 Hit(rows[slot][0], self._vectors(slot) if query.with_vectors else {}, rows[slot][1], score)
                 for slot, score in zip(slots, scores, strict=True)
@@ -565,15 +566,34 @@ class _Field:
         found = np.empty((len(queries), 0), np.int64)
         for start, end in self._spans(0, len(slots)):
             part = slots[start:end]
-            dense = part[-1] - part[0] + 1 == len(part)
-            vectors = self.vectors[part[0] : part[-1] + 1] if dense else self.vectors[part]
-            distances, places = self._faiss.knn(queries, vectors, min(depth, len(part)), metric)
+            if part[-1] - part[0] + 1 == len(part):
+                distances, near = self._faiss.knn(
+                    queries, self.vectors[part[0] : part[-1] + 1], min(depth, len(part)), metric
+                )
+                near += part[0]
+            elif len(queries) < _GATHER:
+                distances, near = self._nearest_of(queries, part, min(depth, len(part)), metric)
+            else:
+                distances, places = self._faiss.knn(queries, self.vectors[part], min(depth, len(part)), metric)
+                near = part[places]
             best = np.hstack([best, distances if metric == self._faiss.METRIC_L2 else -distances])
-            found = np.hstack([found, part[places]])
+            found = np.hstack([found, near])
             if best.shape[1] > depth:
                 keep = np.argpartition(best, depth - 1, axis=1)[:, :depth]
                 best, found = np.take_along_axis(best, keep, 1), np.take_along_axis(found, keep, 1)
         return found
+
+    def _nearest_of(self, queries: Float32, slots: Slots, depth: int, metric: int) -> tuple[Scores, Slots]:
+        """FAISS's comparison where the vectors lie, which its Python module has for its own types only."""
+        faiss, (count, dim) = self._faiss, queries.shape
+        queries, slots = np.ascontiguousarray(queries), np.ascontiguousarray(slots)
+        distances, found = np.empty((count, depth), np.float32), np.empty((count, depth), np.int64)
+        compare = faiss.knn_L2sqr_by_idx if metric == faiss.METRIC_L2 else faiss.knn_inner_products_by_idx
+        compare(
+            faiss.swig_ptr(queries), faiss.swig_ptr(self.vectors), faiss.swig_ptr(slots), dim, count,
+            len(self.vectors), len(slots), depth, faiss.swig_ptr(distances), faiss.swig_ptr(found), 0,
+        )  # fmt: skip
+        return distances, found
 
     def scores(self, query: Float32, slots: Slots) -> Scores:
         """The contract's, (n,). In float64, so that equal vectors score equal wherever they lie, told in float32."""
@@ -606,7 +626,7 @@ class _Search:
         wide = math.ceil(_MARGIN * self._wanted * rarity)
         self._depth = wide if inside < covered else self._wanted
         self._ef = max(math.ceil((ef or params.ef) * math.sqrt(rarity)), wide)
-        if inside <= max(_EXACT_ROWS, _EXACT_ROWS_A_CANDIDATE * self._depth):
+        if inside <= max(_EXACT_ROWS, _EXACT_ROWS_AN_EF * self._ef):
             covered = inside = 0
         self._inside = inside
         self._rest = self._from(covered)  # compared exactly, beside what the index finds
