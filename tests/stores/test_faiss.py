@@ -83,7 +83,7 @@ class TestFaissIndexed(Folders, Searching, Sequences):
 def always_indexed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faiss, "_INDEX_FROM", 1)
     monkeypatch.setattr(faiss, "_EXACT_ROWS", 0)
-    monkeypatch.setattr(faiss, "_EXACT_ROWS_A_CANDIDATE", 0)
+    monkeypatch.setattr(faiss, "_EXACT_ROWS_AN_EF", 0)
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_recall_at_any_selectivity(filled: Store, percent: int, monkeypatch: pyt
     assert recall(filled, queries, {"share": {"$lt": percent}}) >= 0.99
     # Also where no selectivity is left to exact search from the start.
     monkeypatch.setattr(faiss, "_EXACT_ROWS", 0)
-    monkeypatch.setattr(faiss, "_EXACT_ROWS_A_CANDIDATE", 0)
+    monkeypatch.setattr(faiss, "_EXACT_ROWS_AN_EF", 0)
     assert recall(filled, queries, {"share": {"$lt": percent}}) >= 0.99
 
 
@@ -626,3 +626,15 @@ def test_a_read_only_folder_is_refused_by_name(disk: tuple[Path, Callable[..., N
             stores.connect(f"faiss:{place}/{name}", SCHEMA)
     mount("remount", "rw")
     stores.connect(f"faiss:{place}/kb", SCHEMA).close()
+
+
+def test_rows_that_were_shown_are_read_anew_when_slots_are_numbered_anew(url: str) -> None:
+    vectors = np.eye(8, dtype=np.float32)
+    with stores.connect(url, Schema({"dense": VectorSpec(8)})) as store:
+        store.upsert(Record(f"r{i}", {"dense": v}, {"n": i}) for i, v in enumerate(vectors))
+        assert [hit.payload["n"] for hit in store.search(Query(Dense(vectors[7]), 1))] == [7]
+        store.delete([f"r{i}" for i in range(5)])
+        store.optimize()
+        for i in (5, 6, 7):
+            found = store.search(Query(Dense(vectors[i]), 1))
+            assert [(hit.id, hit.payload["n"]) for hit in found] == [(f"r{i}", i)]
