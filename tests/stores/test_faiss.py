@@ -632,7 +632,7 @@ def test_rows_that_were_shown_are_read_anew_when_slots_are_numbered_anew(url: st
     vectors = np.eye(8, dtype=np.float32)
     with stores.connect(url, Schema({"dense": VectorSpec(8)})) as store:
         store.upsert(Record(f"r{i}", {"dense": v}, {"n": i}) for i, v in enumerate(vectors))
-        assert [hit.payload["n"] for hit in store.search(Query(Dense(vectors[7]), 1))] == [7]
+        assert len(store.search(Query(Dense(vectors[7]), 8))) == 8
         store.delete([f"r{i}" for i in range(5)])
         store.optimize()
         for i in (5, 6, 7):
