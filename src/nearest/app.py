@@ -819,8 +819,9 @@ class Collection:
             if rerank not in self._rerankers:  # a model is loaded once
                 self._rerankers[rerank] = rerankers.load(rerank)
             rerank = self._rerankers[rerank]
-        held = self._settings.get("token_vectors", {}).get("fingerprint")
-        stored = isinstance(rerank, LateInteraction) and rerank.fingerprint == held
+        stored = False
+        if isinstance(rerank, LateInteraction):
+            stored = rerank.fingerprint == self._settings.get("token_vectors", {}).get("fingerprint")
         return Refinement(rerank, candidates, seconds, min_score, group_by, diversity, after, stored)
 
     def _examples(self, like: str | Sequence[str], unlike: str | Sequence[str], queried: bool) -> Examples:

@@ -631,9 +631,8 @@ class Store(ABC):
         # A condition as a user writes it would match nothing, silently, if it came to a store unparsed.
         where = filters.parse(query.where)
         self.check_filter(where)
-        if isinstance(query.find, Fused):
-            return replace(query, where=where, find=self._check_fused(query.find))
-        return replace(query, where=where, find=self._check_part(query.find))
+        find = self._check_fused(query.find) if isinstance(query.find, Fused) else self._check_part(query.find)
+        return query if find is query.find and where is query.where else replace(query, where=where, find=find)
 
     def _check_part(self, find: Dense | Sparse | Text) -> Dense | Sparse | Text:
         match find:
@@ -642,9 +641,10 @@ class Store(ABC):
                 if spec is None:
                     raise InvalidQuery(f"no vector named {using!r}; the schema has {sorted(self.schema.vectors)}")
                 try:
-                    return Dense(check_vector(spec, vector), using)
+                    checked = check_vector(spec, vector)
                 except InvalidInput as error:
                     raise InvalidQuery(f"query vector {using!r}: {error}") from None
+                return find if checked is vector else Dense(checked, using)
             case Sparse(vector, using):
                 self._need("sparse", "sparse vectors")
                 if using not in self.schema.sparse:

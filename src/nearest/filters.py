@@ -29,7 +29,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, Literal, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from nearest.errors import InvalidFilter
 
@@ -41,6 +41,8 @@ OPERATORS = ("$eq", "$ne", *ORDER_OPS, "$in", "$nin", "$and", "$or", "$not", "$e
 OWN = "_chunk"
 MAX_DEPTH = 32
 _INT64 = range(-(2**63), 2**63)
+_KEPT = 256  # conditions, of a Memo
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +314,27 @@ def instant(text: str) -> datetime | None:
 
 
 # --- transforming ----------------------------------------------------------------------------------
+
+
+class Memo(Generic[T]):
+    """What a function gives for a condition, kept for the last few. By identity, since to `==` True is 1."""
+
+    def __init__(self, make: Callable[[Filter], T]) -> None:
+        self._make = make
+        self._kept: dict[int, tuple[Filter, T]] = {}  # the tree too, so that its id stays its own
+
+    def __call__(self, condition: Filter) -> T:
+        known = self._kept.get(id(condition))
+        if known is not None:
+            return known[1]
+        made = self._make(condition)
+        if len(self._kept) >= _KEPT:
+            self.clear()
+        self._kept[id(condition)] = (condition, made)
+        return made
+
+    def clear(self) -> None:
+        self._kept = {}
 
 
 def comparisons(condition: Filter | None) -> Iterator[Comparison]:

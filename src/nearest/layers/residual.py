@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from nearest import filters
-from nearest.contract import MAX_K, Fused, Hit, Page, Query, Record, fused_search
+from nearest.contract import MAX_K, Fused, Hit, Page, Query, Record, Store, fused_search
 from nearest.errors import UnsupportedError
 from nearest.filters import Comparison, Filter
 from nearest.layers._wrapper import Layer
@@ -22,6 +22,11 @@ _PAGE = 1000
 class Residual(Layer):
     """A store on which every filter holds. `explain` of a completed hit says `"filter": "residual"`."""
 
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self._bound = filters.Memo(lambda where: filters.upper_bound(where, inner.filter_support))
+        self._comparisons = filters.Memo(self._split)
+
     def filter_support(self, comparison: Comparison) -> filters.Support:
         return "exact"
 
@@ -30,8 +35,7 @@ class Residual(Layer):
 
     def plan(self, query: Query) -> dict[str, list[str]]:
         plan = self.inner.plan(query)
-        every = list(filters.comparisons(query.where))
-        lacking = [node for node in every if self.inner.filter_support(node) != "exact"]
+        every, lacking = ([], []) if query.where is None else self._comparisons(query.where)
         if not lacking:
             return plan
         # Fusion goes with it, see `_search_many`; of the condition the store runs the rest.
@@ -41,8 +45,13 @@ class Residual(Layer):
         told = [f"where {'.'.join(node.path)} {node.op}" for node in lacking]
         return {"native": native, "completed": [*plan["completed"], *fusion, *told]}
 
+    def _split(self, where: Filter) -> tuple[list[Comparison], list[Comparison]]:
+        """All comparisons, and those that are completed here."""
+        every = list(filters.comparisons(where))
+        return every, [node for node in every if self.inner.filter_support(node) != "exact"]
+
     def _delete_where(self, where: Filter) -> None:
-        bound, exact = filters.upper_bound(where, self.inner.filter_support)
+        bound, exact = self._bound(where)
         if exact:
             self.inner._delete_where(where)
             return
@@ -52,7 +61,7 @@ class Residual(Layer):
     def _count(self, where: Filter | None) -> int:
         if where is None:
             return self.inner._count(None)
-        bound, exact = filters.upper_bound(where, self.inner.filter_support)
+        bound, exact = self._bound(where)
         if exact:
             return self.inner._count(where)
         return sum(1 for _ in self._matching(where, bound))
@@ -60,7 +69,7 @@ class Residual(Layer):
     def _scan(self, cursor: str | None, limit: int, where: Filter | None, with_vectors: bool) -> Page:
         if where is None:
             return self.inner._scan(cursor, limit, None, with_vectors)
-        bound, exact = filters.upper_bound(where, self.inner.filter_support)
+        bound, exact = self._bound(where)
         found: list[Record] = []
         while True:
             page = self.inner._scan(cursor, limit - len(found), bound, with_vectors)
@@ -84,7 +93,7 @@ class Residual(Layer):
         for i, query in enumerate(queries):
             bound, exact = (None, True)
             if query.where is not None:
-                bound, exact = filters.upper_bound(query.where, self.inner.filter_support)
+                bound, exact = self._bound(query.where)
             if exact:
                 native.append((i, query))
             elif isinstance(query.find, Fused):

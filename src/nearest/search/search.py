@@ -40,6 +40,7 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 FUSIONS: tuple[FusionMethod, ...] = get_args(FusionMethod)
 Expand = Callable[[str], Sequence[str]]
 """A query to other wordings of it, none or several."""
+_CONDITIONS = 256  # kept
 _ATTEMPTS = 3
 _PATIENCE = 100  # the same, where another process writes
 _PLAIN = Refinement()
@@ -60,6 +61,7 @@ class Searcher:
         self._store = store
         self._visibility = visibility
         self._embedder = embedder
+        self._conditions: dict[str, Filter | None] = {}
         self._late = late
 
     def search_many(
@@ -106,7 +108,7 @@ class Searcher:
         plain = refinement.nothing
         if not plain:
             refinement.check()
-        condition = filters.under(filters.parse(where), "metadata")
+        condition = self._condition(where)
         if not texts:
             return []
         started = time.perf_counter()
@@ -146,6 +148,19 @@ class Searcher:
                 )
             )
         return told
+
+    def _condition(self, where: Mapping[str, Any] | Filter | None) -> Filter | None:
+        """As the store knows it. One that was asked before is the same tree, so that the store knows it again."""
+        if not isinstance(where, dict):
+            return filters.under(filters.parse(where), "metadata")
+        said = repr(where)  # tells 1 from True
+        known = self._conditions.get(said)
+        if known is None:
+            known = filters.under(filters.parse(where), "metadata")
+            if len(self._conditions) >= _CONDITIONS:
+                self._conditions.clear()
+            self._conditions[said] = known
+        return known
 
     def _vectors(
         self,
@@ -307,10 +322,11 @@ def _present(rank: int, hit: Hit, mode: Mode, explain: bool, single: bool, extra
     payload = hit.payload
     told: dict[str, Any] | None = None
     if explain:
-        told = {"mode": mode, **(hit.explain or {})}
+        told = {"mode": mode}
+        if hit.explain:
+            told |= hit.explain
         if single and mode != "hybrid":
-            first = (extra or {}).get("first") or {"rank": rank, "score": hit.score}
-            told[mode] = first
+            told[mode] = (extra and extra.get("first")) or {"rank": rank, "score": hit.score}
         if extra:
             told |= extra
     return Hit(f"{payload['document_id']}#{payload['chunk']}", {}, payload, hit.score, told)

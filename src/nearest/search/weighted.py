@@ -55,6 +55,8 @@ def shares(weights: Mapping[str, float], schema: Schema) -> dict[str, float]:
 
 def search_many(store: Store, queries: Sequence[Query]) -> list[list[Hit]]:
     """`store.search_many`, for queries of which some are Weighted: one batch for all parts, one `get` for vectors."""
+    if not any(isinstance(query.find, Weighted) for query in queries):
+        return store.search_many(queries)
     singles: list[Query] = []
     for query in queries:
         if isinstance(query.find, Weighted):

@@ -44,7 +44,7 @@ from nearest.errors import (
     StorageError,
     UnsupportedError,
 )
-from nearest.filters import Comparison, Filter
+from nearest.filters import Comparison, Filter, Memo
 from nearest.stores import _folder, _qdrant
 from nearest.stores._qdrant import ID_KEY, TIES, Dialect, fuses_natively
 
@@ -76,7 +76,6 @@ _WALKED = 30
 # The graph keeps what shares one value connected, not what several conditions share: it then lost 5% of the
 # neighbours of 5,200 matches, while scoring 10,000 takes under a millisecond.
 _SCANNED = 10_000
-_ESTIMATES = 256  # of how many records match a condition, kept until something is written
 
 
 class EdgeStore(Dialect):
@@ -98,7 +97,8 @@ class EdgeStore(Dialect):
         self._lock = lock
         self._build = _EdgeBuilder(engine)
         self._params: dict[tuple[int | None, bool], Any] = {}
-        self._matching: dict[Filter | None, int] = {}
+        self._translated = Memo(lambda where: _qdrant.translate(where, self._build))
+        self._matching = Memo(self._estimate)
 
     # --- opening ---
 
@@ -202,7 +202,7 @@ class EdgeStore(Dialect):
     # --- reading ---
 
     def _filter(self, where: Filter | None) -> Any:
-        return None if where is None else _qdrant.translate(where, self._build)
+        return None if where is None else self._translated(where)
 
     def _get(self, ids: list[str], with_vectors: bool) -> list[Record]:
         with _disk_errors(self._folder):
@@ -243,7 +243,7 @@ class EdgeStore(Dialect):
     def _requests(self, query: Query) -> list[Any]:
         qe, find = self._qe, query.find
         where = self._filter(query.where)
-        params = self._search_params(query.ef, query.exact or self._few(query, where))
+        params = self._search_params(query.ef, query.exact or self._few(query))
         # Without any payload a hit's own id is known only if it is a UUID.
         payload = query.with_payload or qe.PayloadSelector.Include([f'"{ID_KEY}"'])
         shown = {"with_payload": payload, "with_vector": query.with_vectors}
@@ -257,23 +257,20 @@ class EdgeStore(Dialect):
             return [qe.QueryRequest(query.k + TIES, prefetches=prefetches, query=fused, **shown)]
         return [qe.QueryRequest(**part, with_payload=False) for part in parts]
 
-    def _few(self, query: Query, where: Any) -> bool:
+    def _few(self, query: Query) -> bool:
         """Whether so few records match that scoring all of them serves better than the graph."""
-        if where is None or isinstance(query.find, Sparse | Text):
+        if query.where is None or isinstance(query.find, Sparse | Text):
             return False
         asked = max(query.k, query.find.candidates) if isinstance(query.find, Fused) else query.k
         most = _WALKED * max(query.ef or self.schema.index.ef, asked)
         if not (isinstance(query.where, Comparison) and query.where.op == "$eq"):
             most = max(most, _SCANNED)
-        # An estimate, so True and 1 may share one.
-        matching = self._matching.get(query.where)
-        if matching is None:
-            with _disk_errors(self._folder):
-                matching = self._open.count(self._qe.CountRequest(exact=False, filter=where))
-            if len(self._matching) >= _ESTIMATES:
-                self._matching.clear()
-            self._matching[query.where] = matching
-        return matching <= most
+        return self._matching(query.where) <= most
+
+    def _estimate(self, where: Filter) -> int:
+        with _disk_errors(self._folder):
+            count: int = self._open.count(self._qe.CountRequest(exact=False, filter=self._filter(where)))
+        return count
 
     def _find(self, part: Dense | Sparse | Text) -> Any:
         match part:
@@ -467,6 +464,7 @@ def _text_index(engine: ModuleType, language: str) -> Any:
         stopwords=getattr(engine.Language, name),
         stemmer=engine.SnowballParams(getattr(engine.SnowballLanguage, name)),
         scoring=True,
+        enable_hnsw=False,  # links between the texts that share a word: no search follows them, and building takes 3x
     )
 
 
