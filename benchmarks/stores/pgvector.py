@@ -28,6 +28,10 @@ def serve(folder: Path) -> Iterator[str]:
     try:
         server = get_server(place / "data", cleanup_mode="delete")
         try:
+            # Both sides' indexes are to fit: with the default of 128 MB each side evicts the other's.
+            server.psql("ALTER SYSTEM SET shared_buffers = '2GB'")
+            server.stop()
+            server.start()
             socket = quote(str(server.get_postmaster_info().socket_dir), safe="")
             yield f"postgresql://postgres@/postgres?host={socket}&table=bench{next(_numbers)}"
         finally:
