@@ -109,6 +109,7 @@ def test_an_index_is_built_used_and_exact_enough(postgres: Postgres, url: str, o
         table = url.rpartition("=")[2]
         built = postgres.run(f"SELECT indexdef FROM pg_indexes WHERE indexname = '{table}_v0_index'")
         assert len(built) == (0 if "none" in options else 1)
+        assert postgres.run(f"SELECT 1 FROM pg_stats WHERE tablename = '{table}' AND attname = 'id'"), "never analyzed"
         assert store.stats()["indexed"] == (0 if "none" in options else 2000)
         found = 0
         for seed in range(5):

@@ -909,8 +909,10 @@ class _Collection:
         """VACUUM ANALYZE where much was written; it also lets the postings be read from their index alone."""
         tables = [self.t, self.t_terms] if self._analyzer is not None else [self.t]
         for table in (name.replace("%%", "%") for name in tables):
+            # Counts of rows are told a second late, so just after a bulk load the table's size tells.
             (due,) = connection.execute(
                 "SELECT pg_stat_get_mod_since_analyze(oid) > 50 + 0.2 * pg_stat_get_live_tuples(oid) "
+                "OR pg_relation_size(oid) > (1.2 * relpages + 1) * current_setting('block_size')::bigint "
                 "FROM pg_class WHERE oid = to_regclass(%s)",
                 [table],
             ).fetchone() or (False,)
