@@ -140,24 +140,24 @@ def open(
         opened_ledger: Ledger | None = None
         if place.database:
             opened_ledger = opened.enter_context(contextlib.closing(place.open_ledger()))
+        settings: dict[str, Any] = {}
         if place.exists() or (opened_ledger is not None and "embedder" in opened_ledger.settings()):
             store = opened.enter_context(place.open_store())
-        elif place.database and not create:
-            raise NotACollection(
-                f"there is no collection at {place.name}; make one with: nearest add PATH -c {place.name}"
-            )
-        else:
-            model = asked.load_embedder()
-            asked.record(model)  # an unknown chunker is refused here, before anything is written
-            store = opened.enter_context(place.create_store(asked.schema(model.dimension)))
-        settings = opened_ledger.settings() if opened_ledger is not None else place.glance()
-        if settings is None or "embedder" not in settings:
-            opened_ledger = opened_ledger or opened.enter_context(contextlib.closing(place.open_ledger()))
-            settings = opened_ledger.settings()
-            if "embedder" not in settings:  # new, or its creation was cut off here
-                model = model or asked.load_embedder()
-                opened_ledger.set(asked.record(model))
+            settings = (opened_ledger.settings() if opened_ledger is not None else place.glance()) or {}
+            if "embedder" not in settings:
+                opened_ledger = opened_ledger or opened.enter_context(contextlib.closing(place.open_ledger()))
                 settings = opened_ledger.settings()
+            if "embedder" not in settings:  # its creation was cut off, and left a store of whatever schema
+                store.close()
+        if "embedder" not in settings:
+            if not create:
+                raise place.missing()
+            model = asked.load_embedder()
+            record = asked.record(model)  # an unknown chunker is refused here, before anything is written
+            store = opened.enter_context(place.create_store(asked.schema(model.dimension)))
+            opened_ledger = opened_ledger or opened.enter_context(contextlib.closing(place.open_ledger()))
+            opened_ledger.set(record)
+            settings = opened_ledger.settings()
         asked.check(settings, store.schema, place.name)
         collection = Collection(place, store, opened_ledger, settings, asked, model, answers)
         opened.pop_all()
@@ -223,15 +223,20 @@ def plan_files(
     *,
     embedder: str | Embedder | None = None,
     chunker: str | Chunker | None = None,
+    fields: Mapping[str, FieldKind] | None = None,
     vectors: Mapping[str, str] | None = None,
+    token_vectors: str | LateInteraction | None = None,
     **how: Any,
 ) -> Plan:
     """`Collection.plan_files` for a collection that may not exist yet, and is not made by this."""
+    asked: Any = {
+        "embedder": embedder, "chunker": chunker, "fields": fields, "vectors": vectors, "token_vectors": token_vectors,
+    }  # fmt: skip
     try:
-        opened = open(location, embedder=embedder, chunker=chunker, vectors=vectors, create=False)
+        opened = open(location, create=False, **asked)
     except NotACollection:
         Location.of(location).check(create=True)  # raises for a place that holds something else
-        opened = open("memory:", embedder=embedder, chunker=chunker, vectors=vectors)
+        opened = open("memory:", **asked)
     with opened:
         return opened.plan_files(paths, **how)
 
@@ -636,7 +641,8 @@ class Collection:
         from nearest.ingest.plan import Planner
 
         found = paths if isinstance(paths, files.Found) else find_files(paths, **how)
-        planner = Planner(self._writer, self.ledger, self.embedder, self._chunker, self._obeyed)
+        late = self._late if "token_vectors" in self._settings else None
+        planner = Planner(self._writer, self.ledger, self.embedder, self._chunker, self._obeyed, late)
         stand_in = cast("Any", planner)
         files.add_files(
             stand_in, stand_in, lambda path: readers.for_path(path, passwords), found,

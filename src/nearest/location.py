@@ -86,10 +86,15 @@ class Location:
         if folder.exists() and any(entry.name not in ("store", "lexical") for entry in folder.iterdir()):
             raise NotACollection(f"{folder} is not a collection of nearest and not empty; give another folder")
         if not create:
-            raise NotACollection(
-                f"there is no collection at {self.name}; make one with: nearest add PATH -c {self.name}"
-                + (f" (its ledger would be in {folder}; set NEAREST_LEDGER if it is elsewhere)" if self.shared else "")
-            )
+            raise self.missing()
+
+    def missing(self) -> NotACollection:
+        """What to raise where there is no collection, and none may be made."""
+        elsewhere = f" (its ledger would be in {self.folder}; set NEAREST_LEDGER if it is elsewhere)"
+        return NotACollection(
+            f"there is no collection at {self.name}; make one with: nearest add PATH -c {self.name}"
+            + (elsewhere if self.shared and not self.database else "")
+        )
 
     # --- the store ---
 
@@ -98,16 +103,22 @@ class Location:
         return self._complete(lambda: stores.connect(self.store_url), None)
 
     def create_store(self, schema: Schema) -> Store:
+        """A new store, or the one that a creation left which was cut off before its ledger had settings.
+
+        What such a creation left in a folder is made anew where another schema is asked for; in a database, where it
+        could be somebody's, that raises SchemaMismatch. Raises NotACollection where there are records.
+        """
         try:
             store = self._connect(schema)
         except SchemaMismatch:
-            # An earlier creation, with other settings, that was cut off before its ledger was made.
             if self.folder is None or self.shared:
                 raise
             with stores.connect(self.store_url) as left:
                 if left.count():
                     raise
-            shutil.rmtree(self.folder / "store")
+            for part in ("store", "lexical"):
+                if (self.folder / part).exists():
+                    shutil.rmtree(self.folder / part)
             store = self._connect(schema)
         if store.count():
             store.close()

@@ -44,8 +44,10 @@ class Late(LateInteraction):
         self.fingerprint = f"{self.name}:{dimension}:{seed}"
         self.seed = seed
         self.used: list[str] = []
+        self.read = 0  # texts
 
     def token_vectors(self, texts: Sequence[str]) -> list[Float32]:
+        self.read += len(texts)
         return [np.stack([self._vector(word) for word in text.split()]) for text in texts]
 
     def _vector(self, word: str) -> Float32:

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 import nearest
-from nearest import errors, fusion
+from nearest import app, errors, fusion
 from nearest.app import Collection
 from nearest.contract import TOKENS, Document, Float32, Hit
+from nearest.ledger import Ledger
+from nearest.location import Location
 from tests.embedders import reference
 from tests.fakes import HashEmbedder, LineChunker
 from tests.search.fakes import Late
@@ -170,7 +172,7 @@ def test_a_list_of_texts_is_one_and_what_is_no_text_fails() -> None:
         report = kb.add(iter([Document("a", "x\n", {"keywords": ["red", None, "blue"]}), bad, long]))
         assert "red, blue" in model.embedded
         assert {failure.id: failure.reason.split(",")[0] for failure in report.failed} == {
-            "b": "metadata.keywords: declared as keyword", "c": "text 1 has 4 words",
+            "b": "metadata.keywords: declared as keyword", "c": "metadata.keywords: text 0 has 4 words",
         }  # fmt: skip
         with pytest.raises(errors.InvalidDocument, match=r"metadata\.keywords"):
             kb.add([bad])
@@ -198,6 +200,29 @@ def test_they_are_fixed_when_the_collection_is_made(tmp_path: Path) -> None:
         assert kb.search("text 0\n", k=1, weights={"title": 1})  # needs no token vectors
     with made("memory:") as kb:
         assert kb.info()["vectors"] == {}
+
+
+@pytest.mark.parametrize("at", [(Ledger, "set"), (Location, "open_ledger")])
+def test_a_creation_that_was_cut_off_leaves_nothing_of_its_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: tuple[type, str]
+) -> None:
+    def stop(*_: Any) -> None:
+        raise errors.DiskFull("full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*at, stop)
+        with pytest.raises(errors.DiskFull):
+            made(tmp_path / "kb", vectors={"title": "title", "summary": "summary"})
+    with pytest.raises(errors.NotACollection):
+        made(tmp_path / "kb", create=False)
+    late = Late()
+    with made(tmp_path / "kb", vectors={"name": "title"}, token_vectors=late) as kb:
+        kb.add(TITLED[:2])
+        assert kb.info()["vectors"] == {"name": "title", "tokens": "fake:late"}
+        assert set(kb.store.schema.vectors) == {"dense", "name", "tokens"}
+    with made(tmp_path / "kb", token_vectors=late, create=False) as kb:
+        assert kb.count() == 2
+        assert kb.search("text 1\n", k=1, mode="dense", weights={"name": 1, "tokens": 1})[0].document_id == "d01"
 
 
 @pytest.mark.parametrize(
@@ -238,6 +263,32 @@ def test_a_plan_counts_them(tmp_path: Path) -> None:
         with made(tmp_path / name, vectors=vectors) as kb:
             tokens[name] = kb.plan_files(tmp_path / "docs").usage.tokens
     assert tokens["titled"] == tokens["plain"] + 2
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_plan_is_made_as_the_collection_would_be(tmp_path: Path, there: bool) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.jsonl").write_text('{"text": "a", "year": 5}\n{"text": "b", "year": "five"}\n')
+    asked: Any = {"fields": {"year": "integer"}, "vectors": {"title": "title"}, "token_vectors": Late()}
+    how: Any = {"embedder": HashEmbedder(), "chunker": LineChunker(), **asked}
+    if there:
+        nearest.open(tmp_path / "kb", **how).close()
+    plan = app.plan_files(tmp_path / "docs", tmp_path / "kb", **how)
+    assert (plan.documents, plan.failed) == (1, 1)
+    assert (tmp_path / "kb").exists() == there
+    if there:
+        with pytest.raises(errors.SchemaMismatch, match="token_vectors"):
+            app.plan_files(tmp_path / "docs", tmp_path / "kb", token_vectors="maxsim:other")
+
+
+def test_a_plan_reckons_with_the_time_of_token_vectors(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\nthree\n")
+    for price, read in ((0.0, 4), (None, 0)):  # one to load the model and three; nothing tells how fast the embedder is
+        late, model = Late(), HashEmbedder()
+        model.price = price
+        with made("memory:", embedder=model, token_vectors=late) as kb:
+            assert (kb.plan_files(tmp_path).seconds is None) == (price is None)
+        assert late.read == read
 
 
 # --- token vectors ---------------------------------------------------------------------------------

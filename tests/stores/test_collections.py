@@ -16,6 +16,7 @@ import nearest
 from nearest import errors, plugins
 from nearest.app import Collection
 from nearest.contract import Document, Hit
+from nearest.ledger import Ledger
 from tests.fakes import HashEmbedder, LineChunker
 
 STORES = sorted(name for name, path in plugins.names("stores").items() if path.startswith("nearest.stores."))
@@ -98,6 +99,35 @@ def test_it_is_updated_and_reopened(url: str) -> None:
     with open_kb(url) as kb:
         assert kb.info()["records"] == kb.info()["chunks"] == 58
         assert not kb.search("second line 5: index\n", mode="dense", k=1)[0].id.startswith("d5")
+
+
+def test_a_creation_that_was_cut_off_is_made_whole_or_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "set", stop)  # the store is made, the ledger does not know as what
+        with pytest.raises(KeyboardInterrupt):
+            open_kb(url)
+    with pytest.raises(errors.NotACollection, match="no collection"):
+        open_kb(url, create=False)
+    other: Any = {"embedder": HashEmbedder(24), "chunker": LineChunker(), "fields": {"month": "integer"}}
+    dimension = 24
+    try:
+        kb = nearest.open(url, **other)
+    except errors.SchemaMismatch:
+        with pytest.raises(errors.SchemaMismatch, match=r"16.*24|year.*month"):  # what there is, and what was asked
+            nearest.open(url, **other)
+        with pytest.raises(errors.NotACollection, match="no collection"):  # nothing was made of it
+            open_kb(url, create=False)
+        kb, dimension = open_kb(url), 16
+    with kb:
+        kb.add([Document("a", "crash and ledger\n", {"year": 2000, "month": 5})])
+        assert [hit.id for hit in kb.search("crash", mode="lexical", where={"month": 5})] == ["a#0"]
+    with nearest.open(url, create=False) as kb:
+        assert kb.info()["dimension"] == dimension
+        assert kb.info()["fields"] == ({"month": "integer"} if dimension == 24 else {"year": "integer"})
+        assert kb.count() == 1
 
 
 def test_an_interrupted_write_is_undone(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,7 +146,7 @@ def add(
     if dry_run:
         plan = app.plan_files(
             found, collection, embedder=embedder, chunker=chunker, passwords=known, full=full, truncate=truncate,
-            pool=pool, vectors=vectors,
+            pool=pool, fields=fields, vectors=vectors, token_vectors=token_vectors,
         )  # fmt: skip
         show.plan(collection, plan, as_json)
         return 0

@@ -406,7 +406,7 @@ def _hit(out: Console, rank: int, hit: Hit) -> None:
 
 
 def _told(explain: Mapping[str, Any]) -> str:
-    return _clean(", ".join(f"{name} {_value(value)}" for name, value in explain.items()))
+    return _clean(", ".join(f"{name} {_value(value)}" for name, value in explain.items() if value not in ([], ())))
 
 
 def _value(value: Any) -> str:

@@ -11,7 +11,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nearest.contract import Chunker, Document, Embedder, Failure, FieldKind, Usage, check_document, check_fields
+from nearest.contract import (
+    Chunker,
+    Document,
+    Embedder,
+    Failure,
+    FieldKind,
+    LateInteraction,
+    Usage,
+    check_document,
+    check_fields,
+)
 from nearest.errors import InvalidDocument, InvalidInput, UnsupportedError
 from nearest.ingest.write import Report, Tagged, Writer, content_hash, embedded, text_key, windows
 
@@ -29,7 +39,7 @@ class Plan:
     """documents: to be embedded; unchanged, failed, chunks: as in Report. usage: of the model, with what its cache
     has. estimated: the tokens are, since the model's own tokenizer is not at hand. price: dollars a million
     tokens; None where it is unknown, and then so are the dollars. seconds: of embedding, at the rate of earlier
-    runs, or of some texts where the model costs nothing; None where neither tells.
+    runs, or of some texts where the model costs nothing, and of token vectors; None where neither tells.
     """
 
     documents: int = 0
@@ -52,6 +62,7 @@ class Planner:
         embedder: Embedder,
         chunker: Chunker,
         fields: Mapping[str, FieldKind],
+        late: LateInteraction | None = None,
     ) -> None:
         if chunker.embeds:
             raise UnsupportedError(
@@ -64,6 +75,7 @@ class Planner:
         self._embedder = embedder
         self._chunker = chunker
         self._fields = fields
+        self._late = late
         self._seen: set[bytes] = set()  # equal texts are embedded once
         self._sample: list[str] = []
 
@@ -85,15 +97,15 @@ class Planner:
             plan.seconds = plan.usage.tokens / (before["tokens"] / before["seconds"])
         elif self._embedder.price == 0 and self._sample:
             plan.seconds = plan.usage.tokens * self._seconds_a_token()
+        if self._late is not None and self._sample and plan.seconds is not None:
+            plan.seconds += plan.chunks * _seconds_each(self._late.token_vectors, self._sample)
         return Report()
 
     def _seconds_a_token(self) -> float:
         """Measured on some of the texts: a model that costs nothing can be asked."""
-        self._embedder.embed_documents(self._sample[:1], truncate=True)  # loads it
-        started = time.perf_counter()
-        self._embedder.embed_documents(self._sample, truncate=True)
-        seconds = time.perf_counter() - started
-        return seconds / max(sum(len(e) for e in self._embedder.tokenizer.encode_batch_fast(self._sample)), 1)
+        each = _seconds_each(lambda texts: self._embedder.embed_documents(texts, truncate=True), self._sample)
+        tokens = sum(len(e) for e in self._embedder.tokenizer.encode_batch_fast(self._sample))
+        return each * len(self._sample) / max(tokens, 1)
 
     def _window(self, window: Sequence[Tagged], salt: str, truncate: bool) -> None:
         plan = self.plan
@@ -151,3 +163,10 @@ class Planner:
 
     def saw_source(self, origin: str, source: str, run: int) -> None:
         pass
+
+
+def _seconds_each(embed: Callable[[Sequence[str]], Any], texts: Sequence[str]) -> float:
+    embed(texts[:1])  # loads the model
+    started = time.perf_counter()
+    embed(texts)
+    return (time.perf_counter() - started) / len(texts)

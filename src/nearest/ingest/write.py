@@ -573,7 +573,16 @@ class _Run:
     def _refused(self, prepared: _Prepared, error: NearestError) -> None:
         with self.mutex:
             self.in_flight.pop(prepared.change.document_id, None)
-        self._fail(prepared.change.document_id, str(error), prepared.change.origin)
+        self._fail(prepared.change.document_id, self._reason(prepared, error), prepared.change.origin)
+
+    def _reason(self, prepared: _Prepared, error: NearestError) -> str:
+        """Why the model refused a document; where that is for a further field, it is named."""
+        for name, text in embedded(self.writer.vectors, prepared.document).items():
+            try:
+                self._vectors([text])  # one that was embedded is remembered
+            except (InvalidInput, ModelError) as why:
+                return f"metadata.{self.writer.vectors[name]}: {why}"
+        return str(error)
 
     def _vectors(self, texts: list[str]) -> Float32:
         """Raises TextsFailed with what there is."""
