@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nearest import filters, stores
-from nearest.contract import Dense, IndexParams, Query, Record, Schema, Store, VectorSpec
+from nearest.contract import Dense, IndexParams, Query, Record, Schema, VectorSpec
 from nearest.errors import (
     AccessDenied,
     BatchFailed,
@@ -42,48 +42,17 @@ from nearest.errors import (
 from nearest.layers.residual import Residual
 from nearest.stores import chroma
 from nearest.testing import StoreSuite
-from nearest.testing.base import Make, Reopen, check_ranking, true_scores, vector
+from nearest.testing.base import check_ranking, true_scores, vector
+from tests.stores.by_url import ByURL
 
 
-class Remembers(StoreSuite):
-    """Stores by URL, so that one that was closed can be opened again."""
-
-    @pytest.fixture
-    def places(self) -> dict[int, str]:
-        return {}
-
-    @pytest.fixture
-    def fresh(self) -> Iterator[str]:
-        """URLs of collections that are not there yet."""
-        raise NotImplementedError
-
-    @pytest.fixture
-    def make(self, fresh: Iterator[str], places: dict[int, str]) -> Make:
-        def new(schema: Schema) -> Store:
-            url = next(fresh)
-            store = stores.connect(url, schema)
-            places[id(store)] = url
-            return store
-
-        return new
-
-    @pytest.fixture
-    def reopen(self, places: dict[int, str]) -> Reopen:
-        def again(store: Store, schema: Schema | None) -> Store:
-            url = places[id(store)]
-            opened = stores.connect(url, schema)
-            places[id(opened)] = url
-            return opened
-
-        return again
-
-
-class TestChromaFolder(Remembers):
+class TestChromaFolder(ByURL, StoreSuite):
     module = chroma
 
     @pytest.fixture
-    def fresh(self, tmp_path: Path) -> Iterator[str]:
-        return (f"chroma:{tmp_path}/collection-{number}" for number in itertools.count())
+    def new_url(self, tmp_path: Path) -> Callable[[Schema], str]:
+        numbers = itertools.count()
+        return lambda _: f"chroma:{tmp_path}/collection-{next(numbers)}"
 
 
 @pytest.fixture(scope="session")
@@ -131,12 +100,12 @@ def answers(process: subprocess.Popen[bytes], url: str) -> bool:
     return False
 
 
-class TestChromaServer(Remembers):
+class TestChromaServer(ByURL, StoreSuite):
     module = chroma
 
     @pytest.fixture
-    def fresh(self, server: str) -> Iterator[str]:
-        return (f"{server}/{uuid.uuid4()}" for _ in itertools.count())
+    def new_url(self, server: str) -> Callable[[Schema], str]:
+        return lambda _: f"{server}/{uuid.uuid4()}"
 
 
 # --- what is Chroma's own --------------------------------------------------------------------------

@@ -3,47 +3,27 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nearest import stores
-from nearest.contract import Dense, FieldKind, IndexParams, Query, Record, Schema, Store, VectorSpec
+from nearest.contract import Dense, FieldKind, IndexParams, Query, Record, Schema, VectorSpec
 from nearest.filters import parse
 from nearest.stores import edge
 from nearest.testing import StoreSuite
-from nearest.testing.base import Make, Reopen
+from tests.stores.by_url import ByURL
 
 
-class TestEdge(StoreSuite):
+class TestEdge(ByURL, StoreSuite):
     module = edge
 
     @pytest.fixture
-    def places(self) -> dict[int, str]:
-        return {}
-
-    @pytest.fixture
-    def make(self, tmp_path: Path, places: dict[int, str]) -> Make:
+    def new_url(self, tmp_path: Path) -> Callable[[Schema], str]:
         numbers = itertools.count()
-
-        def new(schema: Schema) -> Store:
-            url = f"edge:{tmp_path}/{next(numbers)}"
-            store = stores.connect(url, schema)
-            places[id(store)] = url
-            return store
-
-        return new
-
-    @pytest.fixture
-    def reopen(self, places: dict[int, str]) -> Reopen:
-        def again(store: Store, schema: Schema | None) -> Store:
-            url = places[id(store)]
-            opened = stores.connect(url, schema)
-            places[id(opened)] = url
-            return opened
-
-        return again
+        return lambda _: f"edge:{tmp_path}/{next(numbers)}"
 
 
 def test_conditions_that_leave_few_records_are_searched_exactly(tmp_path: Path) -> None:

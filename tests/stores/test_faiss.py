@@ -21,44 +21,24 @@ from nearest import errors, filters, stores
 from nearest.contract import Dense, IndexParams, Metric, Query, Record, Schema, Store, VectorSpec
 from nearest.stores import _sqlite, faiss
 from nearest.testing import StoreSuite
-from nearest.testing.base import Base, Make, Reopen, plain, true_scores, vector
+from nearest.testing.base import plain, true_scores, vector
 from nearest.testing.searching import Searching
 from nearest.testing.sequences import Sequences
 from tests.stores import faiss_writer
+from tests.stores.by_url import ByURL
 
 SCHEMA = Schema({"dense": VectorSpec(4)})
 
 
-class Folders(Base):
+class Folders(ByURL):
     """Each collection in a folder of its own."""
 
     module = faiss
 
     @pytest.fixture
-    def places(self) -> dict[int, str]:
-        return {}
-
-    @pytest.fixture
-    def make(self, tmp_path: Path, places: dict[int, str]) -> Make:
+    def new_url(self, tmp_path: Path) -> Callable[[Schema], str]:
         numbers = itertools.count()
-
-        def new(schema: Schema) -> Store:
-            url = f"faiss:{tmp_path}/{next(numbers)}"
-            store = stores.connect(url, schema)
-            places[id(store)] = url
-            return store
-
-        return new
-
-    @pytest.fixture
-    def reopen(self, places: dict[int, str]) -> Reopen:
-        def again(store: Store, schema: Schema | None) -> Store:
-            url = places[id(store)]
-            opened = stores.connect(url, schema)
-            places[id(opened)] = url
-            return opened
-
-        return again
+        return lambda _: f"faiss:{tmp_path}/{next(numbers)}"
 
 
 class TestFaiss(Folders, StoreSuite):

@@ -30,7 +30,6 @@ from nearest.contract import (
     Query,
     Record,
     Schema,
-    Store,
     StoreURL,
     Text,
     VectorSpec,
@@ -53,13 +52,14 @@ from nearest.layers.residual import Residual
 from nearest.stores import milvus
 from nearest.stores._milvus import EXACT_FILTERS
 from nearest.testing import StoreSuite
-from nearest.testing.base import Base, Make, Reopen, plain, vector
+from nearest.testing.base import plain, vector
 from nearest.testing.filtering import Filtering
 from nearest.testing.generated import Generated
 from nearest.testing.lexical import Lexical
 from nearest.testing.lifecycle import Lifecycle
 from nearest.testing.records import Records
 from nearest.testing.scanning import Scanning
+from tests.stores.by_url import ByURL
 
 pymilvus = pytest.importorskip("pymilvus", reason="pymilvus is not installed: nearest[milvus]")
 pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
@@ -71,57 +71,25 @@ HNSW = {"M": 16, "efConstruction": 128}
 REFINE = {"refine": True, "refine_type": "FP32"}
 
 
-class OnMilvusLite(Base):
-    """A new URL for every collection, by the fixture `place`."""
-
-    @pytest.fixture
-    def place(self) -> Callable[[], str]:
-        raise NotImplementedError
-
-    @pytest.fixture
-    def places(self) -> dict[int, str]:
-        return {}
-
-    @pytest.fixture
-    def make(self, place: Callable[[], str], places: dict[int, str]) -> Make:
-        def new(schema: Schema) -> Store:
-            url = place()
-            store = stores.connect(url, schema)
-            places[id(store)] = url
-            return store
-
-        return new
-
-    @pytest.fixture
-    def reopen(self, places: dict[int, str]) -> Reopen:
-        def again(store: Store, schema: Schema | None) -> Store:
-            url = places[id(store)]
-            opened = stores.connect(url, schema)
-            places[id(opened)] = url
-            return opened
-
-        return again
-
-
-class TestMilvusFile(OnMilvusLite, StoreSuite):
+class TestMilvusFile(ByURL, StoreSuite):
     module = milvus
     declared = Capabilities(LITE.features(), EXACT_FILTERS)
 
     @pytest.fixture
-    def place(self, tmp_path: Path) -> Callable[[], str]:
+    def new_url(self, tmp_path: Path) -> Callable[[Schema], str]:
         numbers = itertools.count()
-        return lambda: f"milvus:{tmp_path}/{next(numbers)}.db"
+        return lambda _: f"milvus:{tmp_path}/{next(numbers)}.db"
 
 
-class TestMilvusNetwork(OnMilvusLite, Records, Scanning, Lexical, Filtering, Generated, Lifecycle):
+class TestMilvusNetwork(ByURL, Records, Scanning, Lexical, Filtering, Generated, Lifecycle):
     module = milvus
     declared = Capabilities(LITE.features(), EXACT_FILTERS)
     test_more_records_than_one_batch_takes = None  # type: ignore[assignment]
     test_differential = None  # type: ignore[assignment]
 
     @pytest.fixture
-    def place(self, server: str) -> Callable[[], str]:
-        return lambda: f"{server}/c{next(_numbers)}?terms=array"
+    def new_url(self, server: str) -> Callable[[Schema], str]:
+        return lambda _: f"{server}/c{next(_numbers)}?terms=array"
 
 
 _numbers = itertools.count()

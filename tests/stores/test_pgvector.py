@@ -7,6 +7,7 @@ import json
 import random
 import socket
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,7 +24,6 @@ from nearest.contract import (
     Record,
     Schema,
     SparseVector,
-    Store,
     Text,
     VectorSpec,
 )
@@ -41,39 +41,20 @@ from nearest.errors import (
 from nearest.stores import pgvector
 from nearest.stores.memory import MemoryStore
 from nearest.testing import StoreSuite
-from nearest.testing.base import Make, Reopen, check_ranking, true_scores, vector
+from nearest.testing.base import check_ranking, true_scores, vector
+from tests.stores.by_url import ByURL
 from tests.stores.postgres import Postgres, postgres
 
 __all__ = ["postgres"]
 _numbers = itertools.count()
 
 
-class TestPgvector(StoreSuite):
+class TestPgvector(ByURL, StoreSuite):
     module = pgvector
 
     @pytest.fixture
-    def places(self) -> dict[int, str]:
-        return {}
-
-    @pytest.fixture
-    def make(self, postgres: Postgres, places: dict[int, str]) -> Make:
-        def new(schema: Schema) -> Store:
-            url = postgres.url(table=f"suite{next(_numbers)}")
-            store = stores.connect(url, schema)
-            places[id(store)] = url
-            return store
-
-        return new
-
-    @pytest.fixture
-    def reopen(self, places: dict[int, str]) -> Reopen:
-        def again(store: Store, schema: Schema | None) -> Store:
-            url = places[id(store)]
-            opened = stores.connect(url, schema)
-            places[id(opened)] = url
-            return opened
-
-        return again
+    def new_url(self, postgres: Postgres) -> Callable[[Schema], str]:
+        return lambda _: postgres.url(table=f"suite{next(_numbers)}")
 
 
 SCHEMA = Schema(vectors={"dense": VectorSpec(4)})

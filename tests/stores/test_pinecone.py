@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("pinecone", reason="needs the client of Pinecone: pip install 'nearest[pinecone]'")
 
 from nearest import filters, stores
-from nearest.contract import Dense, IndexParams, Query, Record, Schema, Store, VectorSpec
+from nearest.contract import Dense, IndexParams, Query, Record, Schema, VectorSpec
 from nearest.errors import (
     AccessDenied,
     BatchFailed,
@@ -36,7 +36,8 @@ from nearest.errors import (
 )
 from nearest.stores import pinecone
 from nearest.testing import StoreSuite
-from nearest.testing.base import Make, Reopen, put, vector
+from nearest.testing.base import put, vector
+from tests.stores.by_url import ByURL
 from tests.stores.pinecone_double import PineconeDouble
 
 SCHEMA = Schema(vectors={"dense": VectorSpec(4)})
@@ -54,38 +55,21 @@ def url(double: PineconeDouble, place: str = "books/en", **options: Any) -> str:
     return f"pinecone://{place}?host={double.url}{more}"
 
 
-class TestPinecone(StoreSuite):
+class TestPinecone(ByURL, StoreSuite):
     """With the last two writes always unindexed until they are waited for."""
 
     module = pinecone
 
     @pytest.fixture
-    def places(self) -> dict[int, str]:
-        return {}
-
-    @pytest.fixture
-    def make(self, double: PineconeDouble, places: dict[int, str]) -> Make:
+    def new_url(self, double: PineconeDouble) -> Callable[[Schema], str]:
         numbers = itertools.count()
         double.lag = 2
 
-        def new(schema: Schema) -> Store:
+        def named(schema: Schema) -> str:
             specs = "-".join(f"{spec.dim}-{spec.metric}" for spec in schema.vectors.values())
-            place = url(double, f"index-{specs}/{next(numbers)}")
-            store = stores.connect(place, schema)
-            places[id(store)] = place
-            return store
+            return url(double, f"index-{specs}/{next(numbers)}")
 
-        return new
-
-    @pytest.fixture
-    def reopen(self, places: dict[int, str]) -> Reopen:
-        def again(store: Store, schema: Schema | None) -> Store:
-            place = places[id(store)]
-            opened = stores.connect(place, schema)
-            places[id(opened)] = place
-            return opened
-
-        return again
+        return named
 
 
 def test_the_real_service() -> None:

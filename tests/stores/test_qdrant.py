@@ -28,7 +28,6 @@ from nearest.contract import (
     Query,
     Record,
     Schema,
-    Store,
     Text,
     VectorSpec,
     canonical_json,
@@ -55,13 +54,13 @@ from nearest.layers.residual import Residual
 from nearest.stores import qdrant
 from nearest.stores.memory import MemoryStore
 from nearest.testing import StoreSuite
-from nearest.testing.base import Base, Make, Reopen
 from nearest.testing.filtering import Filtering
 from nearest.testing.lexical import Lexical
 from nearest.testing.lifecycle import Lifecycle
 from nearest.testing.records import Records
 from nearest.testing.scanning import Scanning
 from nearest.testing.searching import Searching
+from tests.stores.by_url import ByURL
 from tests.stores.qdrant_double import Double, serving, serving_grpc
 
 # Local mode, which answers here, says so.
@@ -73,7 +72,7 @@ pytestmark = [
 SERVER = os.environ.get("NEAREST_TEST_QDRANT_URL")  # with COLLECTION as it stands: qdrant://localhost:6333/COLLECTION
 
 
-class _Remote(Base):
+class _Remote(ByURL):
     module = qdrant
 
     @pytest.fixture
@@ -82,32 +81,17 @@ class _Remote(Base):
         raise NotImplementedError
 
     @pytest.fixture
-    def urls(self) -> dict[int, str]:
-        return {}
+    def new_url(self, server: str) -> Callable[[Schema], str]:
+        return lambda _: server.replace("COLLECTION", f"test-{uuid.uuid4().hex}")
 
     @pytest.fixture
-    def make(self, server: str, urls: dict[int, str]) -> Iterator[Make]:
-        def new(schema: Schema) -> Store:
-            url = server.replace("COLLECTION", f"test-{uuid.uuid4().hex}")
-            store = stores.connect(url, schema)
-            urls[id(store)] = url
-            return store
-
-        yield new
-        for url in set(urls.values()):
+    def urls(self) -> Iterator[dict[int, str]]:
+        known: dict[int, str] = {}
+        yield known
+        for url in set(known.values()):
             with stores.connect(url) as store:
                 assert isinstance(store, qdrant.QdrantStore)
                 store._open.delete_collection(store._collection)
-
-    @pytest.fixture
-    def reopen(self, urls: dict[int, str]) -> Reopen:
-        def again(store: Store, schema: Schema | None) -> Store:
-            url = urls[id(store)]
-            opened = stores.connect(url, schema)
-            urls[id(opened)] = url
-            return opened
-
-        return again
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,6 @@ from nearest.contract import (
     Query,
     Record,
     Schema,
-    Store,
     StoreURL,
     Text,
     VectorSpec,
@@ -53,14 +52,14 @@ from nearest.errors import (
 from nearest.stores import weaviate
 from nearest.stores.weaviate import WeaviateStore
 from nearest.testing import StoreSuite
-from nearest.testing.base import Make, Reopen
+from tests.stores.by_url import ByURL
 from tests.stores.weaviate_double import Double, serving
 
 # weaviate://[KEY@]HOST:8080/{}?grpc=50051, where {} stands for the collection's name
 SERVER = os.environ.get("NEAREST_TEST_WEAVIATE_URL")
 
 
-class _OverNetwork(StoreSuite):
+class _OverNetwork(ByURL, StoreSuite):
     module = weaviate
 
     @pytest.fixture
@@ -69,33 +68,18 @@ class _OverNetwork(StoreSuite):
         raise NotImplementedError
 
     @pytest.fixture
-    def urls(self) -> dict[int, str]:
-        return {}
+    def new_url(self, server: str) -> Callable[[Schema], str]:
+        return lambda _: server.format(f"Test{uuid.uuid4().hex}")
 
     @pytest.fixture
-    def make(self, server: str, urls: dict[int, str]) -> Iterator[Make]:
-        def new(schema: Schema) -> Store:
-            url = server.format(f"Test{uuid.uuid4().hex}")
-            store = stores.connect(url, schema)
-            urls[id(store)] = url
-            return store
-
-        yield new
-        for url in set(urls.values()):
+    def urls(self) -> Iterator[dict[int, str]]:
+        known: dict[int, str] = {}
+        yield known
+        for url in set(known.values()):
             with stores.connect(url) as store:
                 assert isinstance(store, WeaviateStore)
                 assert store._client is not None
                 store._client.collections.delete(store._open.name)
-
-    @pytest.fixture
-    def reopen(self, urls: dict[int, str]) -> Reopen:
-        def again(store: Store, schema: Schema | None) -> Store:
-            url = urls[id(store)]
-            opened = stores.connect(url, schema)
-            urls[id(opened)] = url
-            return opened
-
-        return again
 
 
 @pytest.fixture(scope="module")

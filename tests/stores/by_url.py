@@ -1,0 +1,44 @@
+"""The suite on stores that a URL names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from nearest import stores
+from nearest.contract import Schema, Store
+from nearest.testing.base import Base, Make, Reopen
+
+
+class ByURL(Base):
+    """`new_url`, which a class overrides, names a collection that is not there yet; `urls` is what was named so far."""
+
+    @pytest.fixture
+    def new_url(self) -> Callable[[Schema], str]:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def urls(self) -> dict[int, str] | Iterator[dict[int, str]]:
+        """By the `id` of the store. Overridden where collections outlive a test."""
+        return {}
+
+    @pytest.fixture
+    def make(self, new_url: Callable[[Schema], str], urls: dict[int, str]) -> Make:
+        def new(schema: Schema) -> Store:
+            url = new_url(schema)
+            store = stores.connect(url, schema)
+            urls[id(store)] = url
+            return store
+
+        return new
+
+    @pytest.fixture
+    def reopen(self, urls: dict[int, str]) -> Reopen:
+        def again(store: Store, schema: Schema | None) -> Store:
+            url = urls[id(store)]
+            opened = stores.connect(url, schema)
+            urls[id(opened)] = url
+            return opened
+
+        return again
