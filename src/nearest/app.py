@@ -902,16 +902,18 @@ class Collection:
         generator: str | Generator | None = None,
         budget: int = 3000,
         max_tokens: int = 800,
+        tenant: str = "",
     ) -> Answer:
         """An answer from the documents, whose every sentence cites the passage that it is from.
 
         generator: a model, `provider:model`; without one, the sentences that answer best are quoted. budget: tokens of
-        the passages together; max_tokens: of the answer. A provider that fails costs the generated text
-        alone, see `Answer.notice`. Raises InvalidQuery, InvalidFilter, InvalidInput or MissingDependency.
+        the passages together; max_tokens: of the answer. tenant: on whose behalf the cached search is asked, see
+        `search`; answers are not cached. A provider that fails costs the generated text alone, see `Answer.notice`.
+        Raises InvalidQuery, InvalidFilter, InvalidInput or MissingDependency.
         """
         from nearest.answer import Asked
 
-        return self._answerer(generator).answer(question, Asked(k, where, mode, budget, max_tokens))
+        return self._answerer(generator, tenant).answer(question, Asked(k, where, mode, budget, max_tokens))
 
     def ask_stream(
         self,
@@ -923,11 +925,12 @@ class Collection:
         generator: str | Generator | None = None,
         budget: int = 3000,
         max_tokens: int = 800,
+        tenant: str = "",
     ) -> Iterator[Part]:
         """`ask` as it happens: the `Sources`, pieces of text (str), each `Sentence` once checked, the `Answer`."""
         from nearest.answer import Asked
 
-        return self._answerer(generator).stream(question, Asked(k, where, mode, budget, max_tokens))
+        return self._answerer(generator, tenant).stream(question, Asked(k, where, mode, budget, max_tokens))
 
     def conversation(
         self,
@@ -938,19 +941,20 @@ class Collection:
         generator: str | Generator | None = None,
         budget: int = 3000,
         max_tokens: int = 800,
+        tenant: str = "",
     ) -> Conversation:
         """Questions that may refer to those before them; its `ask` and `stream` are as those here."""
         from nearest.answer import Asked, Conversation
 
-        return Conversation(self._answerer(generator), Asked(k, where, mode, budget, max_tokens))
+        return Conversation(self._answerer(generator, tenant), Asked(k, where, mode, budget, max_tokens))
 
-    def _answerer(self, generator: str | Generator | None) -> Answerer:
+    def _answerer(self, generator: str | Generator | None, tenant: str) -> Answerer:
         from nearest.answer import Answerer
         from nearest.stores._bm25 import Analyzer
 
         model = generators.load(generator) if isinstance(generator, str) else generator
         terms = Analyzer(self.store.schema.language).terms
-        return Answerer(self.search, lambda: self.embedder, terms, model)
+        return Answerer(partial(self.search, tenant=tenant), lambda: self.embedder, terms, model)
 
     def get(self, document_id: str) -> Document | None:
         """A document as it was added, put together from its chunks; None if it is not there.

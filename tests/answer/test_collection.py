@@ -11,7 +11,7 @@ import nearest
 from benchmarks.answers import xquad
 from nearest.answer import Answer, Sources, confidence
 from nearest.app import Collection
-from nearest.errors import InvalidFilter, InvalidInput, ModelError
+from nearest.errors import InvalidFilter, InvalidInput, InvalidQuery, ModelError
 from tests.answer.conftest import Scripted, WordsEmbedder
 
 TEXTS = {
@@ -59,6 +59,32 @@ def test_a_stream_and_a_conversation(kb: Collection) -> None:
     answer = conversation.ask("And when are they made?")
     assert answer.standalone == "When are backups made?"
     assert answer.sources[0].document_id == "backups"
+
+
+def test_what_an_answer_searches_for_is_cached_for_its_tenant() -> None:
+    question = "How often do signing keys rotate?"
+
+    with nearest.open("memory:", embedder=WordsEmbedder(), cache="memory") as kb:
+        cache = kb.cache
+        assert cache is not None
+
+        def counts(tenant: str) -> tuple[int, int]:
+            stats = cache.stats(tenant)
+            return stats.exact, stats.misses
+
+        kb.add([nearest.Document(name, text) for name, (text, _) in TEXTS.items()])
+        first = kb.ask(question, tenant="a")
+        assert (counts("a"), counts("b"), counts("")) == ((0, 1), (0, 0), (0, 0))
+        assert kb.ask(question, tenant="b").sources == first.sources
+        list(kb.ask_stream(question, tenant="b"))
+        kb.conversation(tenant="b").ask(question)
+        assert (counts("a"), counts("b"), counts("")) == ((0, 1), (2, 1), (0, 0))
+        assert kb.ask(question).sources == first.sources
+        assert counts("") == (0, 1)
+        kb.delete(["old"])
+        assert "old" not in {source.document_id for source in kb.ask(question, tenant="b").sources}
+        with pytest.raises(InvalidQuery, match="tenant"):
+            kb.ask(question, tenant=5)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("shared_data")

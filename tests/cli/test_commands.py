@@ -408,11 +408,19 @@ def test_search_keeps_answers_in_a_cache(run: Run, tmp_path: Path) -> None:
         assert again["hits"] == first["hits"]
         assert "cached" not in first["explain"]
         assert again["explain"]["cached"] == 1.0
+        question = ("ask", "red?", "--cache", f"unix://{server.socket_file}", "--json")
+        keys = server.dbsize()
+        answer = run(*question).data
+        assert server.dbsize() > keys
+        keys = server.dbsize()
+        assert run(*question).data | {"seconds": 0} == answer | {"seconds": 0}
+        assert server.dbsize() == keys
     finally:
         server.shutdown()
-    refused = run("search", "red", "--cache", "disk")
-    assert (refused.code, refused.out) == (2, "")
-    assert "memory or redis" in refused.err
+    for command in ("search", "ask"):
+        refused = run(command, "red", "--cache", "disk")
+        assert (refused.code, refused.out) == (2, "")
+        assert "memory or redis" in refused.err
 
 
 @pytest.mark.usefixtures("filled")

@@ -51,6 +51,9 @@ Condition = Annotated[
     str | None,
     typer.Option("--where", metavar="JSON", help='Condition on metadata, such as \'{"year": {"$gte": 2020}}\'.'),
 ]
+Cache = Annotated[
+    str | None, typer.Option(metavar="URL", help="Keep hits there: redis://host:6379/0?semantic=0.97&ttl=600.")
+]
 Model = Annotated[str | None, typer.Option("--embedder", metavar="PROVIDER:MODEL", help="The embedding model.")]
 
 
@@ -210,9 +213,7 @@ def search(
     facet: Annotated[
         list[str] | None, typer.Option(metavar="FIELD", help="Count its values among all that --where lets through.")
     ] = None,
-    cache: Annotated[
-        str | None, typer.Option(metavar="URL", help="Keep answers there: redis://host:6379/0?semantic=0.97&ttl=600.")
-    ] = None,
+    cache: Cache = None,
     explain: Annotated[bool, typer.Option("--explain", help="Tell how each score came about.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -253,6 +254,7 @@ def ask(
         typer.Option("--generator", "-g", metavar="PROVIDER:MODEL", help="Writes the answer; otherwise it is quoted."),
     ] = None,
     budget: Annotated[int, typer.Option(metavar="TOKENS", help="Of all passages together.")] = 3000,
+    cache: Cache = None,
     as_json: Json = False,
 ) -> int:
     """Answer a question from the documents, with the passages it is from.
@@ -262,7 +264,7 @@ def ask(
     from nearest.cli import show
 
     condition = _condition(where)
-    with _resumable(), _open(collection) as opened:
+    with _resumable(), _open(collection, cache=cache) as opened:
         parts = opened.ask_stream(question, k=k, where=condition, generator=generator, budget=budget)
         answer = show.answer(parts, as_json)
     return 0 if answer.found else 1
