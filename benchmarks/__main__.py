@@ -12,6 +12,7 @@ search   a text query to hits on 60,000 documents, everything included; from the
 frameworks  whole pipelines on SciFact: LangChain with Chroma, LlamaIndex, txtai (a quarter of an hour)
 memory   (f) peak memory of adding 10,000 and 100,000 documents
 start    wall time of `nearest --help` and `nearest search`
+fusion   the default and the other methods against their two parts, by nDCG@10: code, SciFact, XQuAD by language
 answers  extractive answers on XQuAD: inside the quoted sentences or not, calibration
 rerank   second stages: cross-encoders and late interaction on 50 passages; grouping, diversity, pages
 stores   each store against its own bare client; `python -m benchmarks.stores.run --help` for some of them
@@ -36,18 +37,22 @@ PARTS = (
     "frameworks",
     "memory",
     "start",
+    "fusion",
     "rerank",
     "stores",
     "answers",
 )
 
+ALONE = ("chunking",)  # by name only: an hour
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
+    known = (*PARTS, *ALONE)
+    parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(known))
     parts = parser.parse_args().parts or list(PARTS)
-    if unknown := set(parts) - set(PARTS):
-        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    if unknown := set(parts) - set(known):
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(known)}")
     print(machine())
     for part in parts:
         importlib.import_module("benchmarks.stores.run" if part == "stores" else f"benchmarks.{part}").run()
