@@ -22,7 +22,7 @@ import nearest
 from benchmarks.common import DATA, embedded, interleaved, ms, table
 from nearest.contract import Document, Embedder, Float32
 
-ROUNDS, TOGETHER = 300, 1000
+ROUNDS, BLOCK, TOGETHER = 300, 100, 1000
 
 
 class Known(Embedder):
@@ -95,7 +95,7 @@ def _single(place: Path, model: Embedder, asked: list[str]) -> list[tuple[str, s
             "hybrid, by text and vector": lambda i: kb.search(text(i), vector=rows[i % len(rows)]),
             "dense, by vector": lambda i: kb.search(vector=rows[i % len(rows)], mode="dense"),
         }
-        medians = interleaved(calls, ROUNDS, block=25)
+        medians = interleaved(calls, ROUNDS, block=BLOCK)
     told = {"hybrid, by text": "4 ms", "embedder alone": "(2.7 ms)"}
     return [(name, ms(median), told.get(name, "")) for name, median in medians.items()]
 
@@ -118,7 +118,7 @@ def _cached(place: Path, model: Embedder, asked: list[str], cache: str) -> list[
             "the same text and vector": lambda i: kb.search(asked[i % len(asked)], vector=rows[i % len(rows)]),
             "a near text, embedding included": lambda i: kb.search(near[pick(i)]),
         }
-        medians = interleaved(calls, ROUNDS, block=25)
+        medians = interleaved(calls, ROUNDS, block=BLOCK)
         assert kb.cache is not None
         rate = kb.cache.stats().hit_rate
     told = {"the same text": "0.3 ms"}
