@@ -9,7 +9,7 @@ reading  reading and chunking the PEPs and the PDF samples against embedding the
 chunking how fast each strategy cuts the PEPs, and how well its chunks are found: SciFact, PEPs (an hour or more)
 add      (e) kb.add against the embedder's own rate
 search   a text query to hits on 60,000 documents, everything included; from the cache; 1,000 at once
-frameworks  whole pipelines on SciFact: LangChain with Chroma, LlamaIndex, txtai (a quarter of an hour)
+frameworks  whole pipelines on SciFact: LangChain with Chroma, LlamaIndex, txtai (20 minutes)
 memory   (f) peak memory of adding 10,000 and 100,000 documents
 start    wall time of `nearest --help` and `nearest search`
 fusion   the default and the other methods against their two parts, by nDCG@10: code, SciFact, XQuAD by language
