@@ -37,7 +37,7 @@ class Known(Embedder):
         return np.stack([self._known[text] for text in texts])
 
     def embed_query(self, text: str, *, truncate: bool = False) -> Float32:
-        raise NotImplementedError
+        raise NotImplementedError  # it only adds; the real model searches
 
 
 def questions() -> list[str]:

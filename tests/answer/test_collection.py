@@ -84,7 +84,7 @@ def test_what_an_answer_searches_for_is_cached_for_its_tenant() -> None:
         kb.delete(["old"])
         assert "old" not in {source.document_id for source in kb.ask(question, tenant="b").sources}
         with pytest.raises(InvalidQuery, match="tenant"):
-            kb.ask(question, tenant=5)  # type: ignore[arg-type]
+            kb.ask(question, tenant=5)  # type: ignore[arg-type]  # as a caller without a type checker
 
 
 @pytest.mark.usefixtures("shared_data")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import re
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -15,7 +17,7 @@ from tokenizers import Tokenizer
 
 from nearest import chunkers
 from nearest.chunkers import _sentences, code
-from nearest.contract import Chunk, Document, Mark
+from nearest.contract import Chunk, Document, Float32, Mark
 from nearest.errors import InvalidInput
 from tests.chunkers.test_chunkers import ANY_TEXT, MONSTERS, TOKENIZERS, WORDS, check
 from tests.fakes import HashEmbedder
@@ -46,10 +48,10 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     return TOKENIZERS[request.param]()
 
 
-def cut(spec: str, text: str, **facts: object) -> list[str]:
+def cut(spec: str, text: str, **facts: Any) -> list[str]:
     """The texts of the chunks of a document, a word a token."""
     embedder = HashEmbedder()
-    document = Document("d", text, **facts)  # type: ignore[arg-type]
+    document = Document("d", text, **facts)
     return [c.text for c in chunkers.make(spec, TOKENIZERS["words"](), embedder).chunk_document(document)]
 
 
@@ -319,7 +321,7 @@ class Topics(HashEmbedder):
 
     calls = 0
 
-    def embed_documents(self, texts, *, truncate=False):  # type: ignore[no-untyped-def]
+    def embed_documents(self, texts: Sequence[str], *, truncate: bool = False) -> Float32:
         self.calls += 1
         rows = super().embed_documents([text.strip()[0] for text in texts])
         return rows + 0.01 * super().embed_documents(list(texts))

@@ -80,7 +80,7 @@ def test_the_weights_of_minilm(shared_data: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_mpnets_buckets() -> None:
-    from transformers.models.mpnet.modeling_mpnet import MPNetEncoder  # type: ignore[import-not-found]
+    from transformers.models.mpnet.modeling_mpnet import MPNetEncoder  # type: ignore[import-not-found]  # bench only
 
     distances = np.arange(-600, 601)
     theirs = MPNetEncoder.relative_position_bucket(torch.tensor(distances))

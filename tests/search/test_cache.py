@@ -19,7 +19,7 @@ from nearest.contract import Document, Float32, Hit, Query
 from nearest.ledger import Change, Ledger, State, Visibility, watch
 from nearest.ledger.changes import draw_epoch
 from nearest.search import CachedSearcher, Hits, Refinement, ResultCache, Searcher, connect_cache
-from nearest.search.cache import Backend, Entry, MemoryBackend, Stats
+from nearest.search.cache import Backend, Entry, Look, MemoryBackend, Stats
 from tests.fakes import HashEmbedder, LineChunker
 from tests.search.fakes import Judge
 from tests.stores.postgres import Postgres, postgres  # noqa: F401 -- a fixture
@@ -282,7 +282,7 @@ def test_processes_learn_near_queries_from_each_other(redis_url: str, tmp_path: 
     one, other = (connect_cache(f"{redis_url}?semantic=0.9") for _ in range(2))
 
     def ask(cache: ResultCache, degrees: float, version: int = 1) -> float | None:
-        look = cache.look(version, "", (), [f"{degrees}"], None, near=True)
+        look = Look(cache, version, "", (), [f"{degrees}"], None, near=True)
         found = look.exact() or look.semantic({0: direction(degrees)})
         if not found:
             look.keep({0: Hits([Hit("a", {}, {}, degrees)])}, version, 1)

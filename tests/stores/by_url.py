@@ -16,7 +16,7 @@ class ByURL(Base):
 
     @pytest.fixture
     def new_url(self) -> Callable[[Schema], str]:
-        raise NotImplementedError
+        raise NotImplementedError  # each class names its own
 
     @pytest.fixture
     def urls(self) -> dict[int, str] | Iterator[dict[int, str]]:

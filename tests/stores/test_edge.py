@@ -13,6 +13,7 @@ from nearest import stores
 from nearest.contract import Dense, FieldKind, IndexParams, Query, Record, Schema, VectorSpec
 from nearest.filters import parse
 from nearest.stores import edge
+from nearest.stores.edge import EdgeStore
 from nearest.testing import StoreSuite
 from tests.stores.by_url import ByURL
 
@@ -43,3 +44,13 @@ def test_conditions_that_leave_few_records_are_searched_exactly(tmp_path: Path) 
             nearest_first = matching[np.argsort(-(unit[matching] @ query), kind="stable")]
             found = store.search(Query(Dense(query), 10, both))
             assert [int(hit.id) for hit in found] == nearest_first[:10].tolist()
+
+
+def test_how_many_match_is_asked_anew_after_a_write(tmp_path: Path) -> None:
+    query = Query(Dense([1.0, 0.0]), 1, parse({"kind": 1}), ef=1)
+    with EdgeStore.open(tmp_path, Schema({"dense": VectorSpec(2)}, fields={"kind": "integer"})) as store:
+        assert store._few(query)
+        store.upsert(Record(str(i), {"dense": [1.0, float(i)]}, {"kind": 1}) for i in range(100))
+        assert not store._few(query)
+        store.delete([str(i) for i in range(90)])
+        assert store._few(query)

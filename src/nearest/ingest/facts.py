@@ -55,7 +55,7 @@ def detector() -> Callable[[str], str | None]:
     Raises MissingDependency.
     """
     try:
-        import py3langid  # type: ignore[import-untyped]
+        import py3langid  # type: ignore[import-untyped]  # it ships no types
     except ImportError as error:
         raise MissingDependency(
             f"telling the language needs {error.name}, which is not installed; run: pip install 'nearest[language]'"

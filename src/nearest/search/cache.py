@@ -151,20 +151,6 @@ class ResultCache:
     def close(self) -> None:
         self._backend.close()
 
-    def look(
-        self,
-        version: int | None,
-        tenant: str,
-        settings: Sequence[object],
-        texts: Sequence[str | None],
-        vectors: Sequence[ArrayLike] | None,
-        *,
-        near: bool,
-    ) -> Look:
-        """For queries of one kind. settings: all else that decides the answers, told by their `repr`. near: they may
-        be answered by near ones. version: None to look for nothing and keep nothing."""
-        return Look(self, version, tenant, settings, texts, vectors, near=near and self.semantic is not None)
-
     def count(self, tenant: str, **more: int) -> None:
         with self._mutex:
             stats = self._stats.setdefault(tenant, Stats())
@@ -189,7 +175,11 @@ class ResultCache:
 
 
 class Look:
-    """One call's way through the cache: `exact`, `semantic` for those that were not found, `keep` for the rest."""
+    """One call's way through the cache: `exact`, `semantic` for those that were not found, `keep` for the rest.
+
+    The queries are of one kind. version: None to look for nothing and keep nothing. settings: all else that decides the
+    answers, told by their `repr`. near: they may be answered by near ones, where the cache does that.
+    """
 
     def __init__(
         self,
@@ -205,7 +195,7 @@ class Look:
         self._version = version
         self._cache = cache
         self._tenant = tenant
-        self.near = near and version is not None
+        self.near = near and version is not None and cache.semantic is not None
         self._units: dict[int, Float32] = {}
         start = _digest(b"", repr((version, tenant, *settings)))
         # A vector that was given says nothing of its text.
@@ -516,7 +506,7 @@ class CachedSearcher:
 
         def search(some: Sequence[str | None], rows: Sequence[ArrayLike] | None) -> list[Hits]:
             return self._inner.search_many(
-                some, where=condition, mode=mode, vectors=rows, explain=explain, refinement=refinement,
+                some, where=where, mode=mode, vectors=rows, explain=explain, refinement=refinement,
                 examples=examples, expand=expand, **how,
             )  # fmt: skip
 
@@ -534,7 +524,7 @@ class CachedSearcher:
         moved = examples and (examples.like.tobytes(), examples.unlike.tobytes(), sorted(examples.records))
         settings = (condition, mode, explain, replace(refinement, rerank=None), spec, moved, sorted(how.items()))
         near = mode != "lexical" and examples is None and refinement.after is None
-        look = self._cache.look(self._visibility.version, tenant, settings, texts, vectors, near=near)
+        look = Look(self._cache, self._visibility.version, tenant, settings, texts, vectors, near=near)
         answered = look.exact()
         seconds = {"cache": time.perf_counter() - started}
         rest = [i for i in range(len(texts)) if i not in answered]
