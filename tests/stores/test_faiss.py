@@ -117,7 +117,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 def test_everything_is_in_the_index(filled: Store) -> None:
     told = filled.stats()
     assert told["indexed"] == 20_000
-    assert told["index"] == "HNSW16: 20000 of 20000 vectors"
+    assert told["index"] == "HNSW16,SQfp16: 20000 of 20000 vectors"
     assert told["disk_bytes"] > 20_000 * 64 * 4
     assert told["memory_bytes"] > 20_000 * 64 * 4
 
