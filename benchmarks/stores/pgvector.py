@@ -1,4 +1,7 @@
-"""PostgreSQL beside psycopg and pgvector alone: COPY into a table, then its indexes; one prepared SELECT a search."""
+"""PostgreSQL beside psycopg and pgvector alone: COPY into a table, then its indexes; one prepared SELECT a search.
+
+And beside an INSERT and a commit a record into a table that has its indexes, as tutorials do it.
+"""
 
 from __future__ import annotations
 
@@ -66,6 +69,17 @@ class Bare:
         how = "(v vector_cosine_ops) WITH (m = 16, ef_construction = 128)"
         run(f"CREATE INDEX ON {self._table} USING hnsw {how}".encode())
         run(f"VACUUM ANALYZE {self._table}".encode())
+
+    def load_by_row(self, ids: list[str], vectors: NDArray[Any], payloads: list[dict[str, Any]]) -> None:
+        table, run = f"{self._table}_by_row", self._connection.execute
+        dim = vectors.shape[1]
+        run(f"CREATE TABLE {table} (id text PRIMARY KEY, payload jsonb, bucket bigint, v vector({dim}))".encode())
+        run(f"CREATE INDEX ON {table} (bucket)".encode())
+        how = "(v vector_cosine_ops) WITH (m = 16, ef_construction = 128)"
+        run(f"CREATE INDEX ON {table} USING hnsw {how}".encode())
+        insert = f"INSERT INTO {table} VALUES (%s, %s, %s, %s)".encode()
+        for record_id, vector, payload in zip(ids, vectors, payloads, strict=True):
+            run(insert, (record_id, json.dumps(payload), payload["bucket"], vector))
 
     def search(self, vector: NDArray[Any], k: int) -> list[tuple[str, float, dict[str, Any]]]:
         return self._search("", (vector, vector, k))

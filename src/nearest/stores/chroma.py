@@ -250,8 +250,8 @@ class ChromaStore(Store):
         got = self._read(lambda: self._open.get(include=include, **which))
         vectors = got["embeddings"]
         return [
-            Record(record_id, {} if vectors is None else {self._name: _vector(vectors[i])}, _payload(metadata))
-            for i, (record_id, metadata) in enumerate(zip(got["ids"], got["metadatas"] or (), strict=True))
+            Record(record_id, {} if vectors is None else {self._name: _vector(vectors[i])}, payload)
+            for i, (record_id, payload) in enumerate(zip(got["ids"], _payloads(got["metadatas"] or ()), strict=True))
         ]
 
     def _ids(self, where: Any) -> list[str]:
@@ -275,7 +275,7 @@ class ChromaStore(Store):
                 continue
             # hnswlib keeps as many candidates as it is asked for hits, so this is how a query gets more.
             depth = max(query.k, query.ef or 0)
-            key = json.dumps([native, depth, query.with_payload, query.with_vectors])
+            key = repr((native, depth, query.with_payload, query.with_vectors))
             together.setdefault(key, ([], native, depth))[0].append(i)
         for places, native, depth in together.values():
             for some in _parts(places, max(1, _VARIABLES // depth)):  # the ids of all hits are variables of one SQL
@@ -300,14 +300,11 @@ class ChromaStore(Store):
             metadatas = got["metadatas"][place] if got["metadatas"] is not None else None
             stored = got["embeddings"][place] if got["embeddings"] is not None else None
             scores = self._scores((got["distances"] or [])[place])
+            ids = got["ids"][place]
+            payloads = [{} for _ in ids] if metadatas is None else _payloads(metadatas)
             hits = [
-                Hit(
-                    record_id,
-                    {} if stored is None else {self._name: _vector(stored[n])},
-                    {} if metadatas is None else _payload(metadatas[n]),
-                    scores[n],
-                )
-                for n, record_id in enumerate(got["ids"][place])
+                Hit(record_id, {} if stored is None else {self._name: _vector(stored[n])}, payloads[n], scores[n])
+                for n, record_id in enumerate(ids)
             ]
             hits.sort(key=lambda hit: (-hit.score, hit.id))
             yield self._filled(asked, where, hits[: asked.k])
@@ -392,9 +389,10 @@ def _vector(value: Any) -> Any:
     return np.array(value, np.float32)
 
 
-def _payload(metadata: Any) -> dict[str, Any]:
-    payload: dict[str, Any] = json.loads(metadata[_PAYLOAD])
-    return payload
+def _payloads(metadatas: Sequence[Any]) -> list[dict[str, Any]]:
+    """One call for all of them, which is half the time."""
+    payloads: list[dict[str, Any]] = json.loads("[" + ",".join([metadata[_PAYLOAD] for metadata in metadatas]) + "]")
+    return payloads
 
 
 def _parts(items: list[T], size: int) -> Iterator[list[T]]:
