@@ -61,7 +61,7 @@ def fill(folder: str, size: int) -> Store:
     """The records that adding the documents writes, but for their vectors, which are random."""
     import nearest
 
-    schema = nearest.Schema({"dense": nearest.VectorSpec(384)}, text="text", fields={"chunk": "integer"})
+    schema = nearest.Schema({"dense": nearest.VectorSpec(384)}, text="text", fields={"first": "bool"})
     store = nearest.connect(f"edge:{folder}", schema)
     source = np.random.default_rng(0)
     for start in range(0, size, 256):
@@ -70,7 +70,7 @@ def fill(folder: str, size: int) -> Store:
             Record(
                 f"d{i}#0",
                 {"dense": vectors[i - start]},
-                {"document_id": f"d{i}", "chunk": 0, "text": text(i), "start": 0, "metadata": {"n": i}},
+                {"document_id": f"d{i}", "chunk": 0, "first": True, "text": text(i), "start": 0, "metadata": {"n": i}},
             )
             for i in range(start, min(start + 256, size))
         )

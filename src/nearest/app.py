@@ -80,7 +80,8 @@ RESERVED = frozenset(
     {"dense", "lexical", "hybrid", TOKENS, "weighted", "mode", "filter", "first", "rerank", "diversity"}
 )
 """What `Hit.explain` calls other things; no vector of a user's has such a name."""
-_FIRST_CHUNK = Comparison(("chunk",), "$eq", 0)
+_FIRST_CHUNK = Comparison(("first",), "$eq", True)
+_NUMBERED_FIRST = Comparison(("chunk",), "$eq", 0)  # in collections made before passages had `first`
 
 
 def connect(url: str, schema: Schema | None = None) -> Store:
@@ -382,7 +383,7 @@ class _Settings:
         )
 
     def _indexed(self) -> dict[str, FieldKind]:
-        return {"chunk": "integer", **{filters.payload_path(p): kind for p, kind in (self.fields or {}).items()}}
+        return {"first": "bool", **{filters.payload_path(p): kind for p, kind in (self.fields or {}).items()}}
 
     def record(self, model: Embedder) -> dict[str, Any]:
         chunker = chunkers.make(self.chunker or DEFAULT_CHUNKER, model.tokenizer, model)
@@ -1041,4 +1042,5 @@ class Collection:
                 "where: documents are chosen by their metadata; `_chunk.` is about passages, see `scan`"
             )
         condition = filters.under(parsed, "metadata")
-        return _FIRST_CHUNK if condition is None else And((_FIRST_CHUNK, condition))
+        first = _FIRST_CHUNK if "first" in self.store.schema.fields else _NUMBERED_FIRST
+        return first if condition is None else And((first, condition))

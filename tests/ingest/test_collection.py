@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -146,6 +147,18 @@ def test_count_and_where_are_about_documents_and_their_metadata(kb: Collection) 
     assert kb.count(where={"year": {"$exists": False}}) == 1
     assert kb.count(where={"text": "x"}) == 0, "the payload's own keys are not metadata"
     assert {h.document_id for h in kb.search("anything", k=10, mode="dense", where={"year": 2020})} == {"a"}
+
+
+def test_documents_of_a_collection_whose_passages_have_no_first_are_counted_by_number(
+    kb: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kb.add(docs("a", year=2020, text="x\ny\nz\n") + docs("b", year=2024))
+    records = [replace(r, payload={k: v for k, v in r.payload.items() if k != "first"})
+               for r in kb.store.scan(with_vectors=True).records]  # fmt: skip
+    kb.store.upsert(records)
+    assert kb.count(where={"year": 2020}) == 0
+    monkeypatch.setattr(kb.store, "schema", replace(kb.store.schema, fields={"chunk": "integer"}))
+    assert kb.count(where={"year": 2020}) == 1
 
 
 def test_hybrid_search_explains_its_parts(kb: Collection) -> None:

@@ -705,6 +705,8 @@ def _records(prepared: _Prepared, now: str, language: Callable[[str], str | None
         payload: dict[str, Any] = {
             "document_id": document.id,
             "chunk": chunk.ordinal,
+            # What counts and finds documents: one bit of an index, and no other passage is in it.
+            **({"first": True} if chunk.ordinal == 0 else {}),
             "start": chunk.start,
             "text": chunk.text,
             "metadata": document.metadata,
