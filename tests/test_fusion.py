@@ -89,13 +89,30 @@ def test_a_ranking_that_knows_weighs_more_than_one_that_does_not() -> None:
     assert told[0] > 2 * told[1]
     assert fuse([sure, slope], "adaptive")[0][0] == "a"
     assert fuse([slope, sure], "normalized")[0][0] == "a"  # by its id alone: both are 0.5
-    # By hand: first - last is 2 standard deviations of two scores; 1 - 2/4, to the power.
-    assert fusion.adapted([[("a", 4.0), ("b", 2.0)]], [3.0], [1.0]) == pytest.approx([3.0 * 2.0 * 0.5])
-    assert fusion.adapted([[("a", -1.0), ("b", -2.0)]], [3.0], [1.0]) == pytest.approx([6.0])
+    # By hand: the first of two scores is one standard deviation above their mean; 1 - 2/4, to the power.
+    assert fusion.adapted([[("a", 4.0), ("b", 2.0)]], [3.0], [1.0]) == pytest.approx([3.0 * 0.5])
+    assert fusion.adapted([[("a", -1.0), ("b", -2.0)]], [3.0], [1.0]) == pytest.approx([3.0])
+    scores = [9.0, 8.0, 8.0, 3.0, 1.0, 1.0]  # of mean 5
+    spread = math.sqrt(sum((s - 5) ** 2 for s in scores) / 6)
+    ranking = [(f"{i}", score) for i, score in enumerate(scores)]
+    assert fusion.adapted([ranking], [1.0], [0.5]) == pytest.approx([(4 / spread) ** 1.5 * (1 - 1 / 9) ** 0.5])
+
+
+def test_what_a_ranking_lacks_is_counted_with_nothing() -> None:
+    slope = [(f"t{i}", 10.0 - i / 10) for i in range(50)]
+    few = [("a", 4.0), ("b", 3.0)]
+    told = fusion.adapted([slope, few], [1.0, 1.0], [1.0, 1.0])
+    assert told[1] == pytest.approx(fusion.adapted([[*few, *((f"n{i}", 0.0) for i in range(48))]], [1.0], [1.0])[0])
+    assert told[1] > 5 * fusion.adapted([few], [1.0], [1.0])[0]
+    # By hand: one of 50 is 7 standard deviations above the mean.
+    assert fusion.adapted([slope, [("a", 4.0)]], [1.0, 1.0], [1.0, 1.0])[1] == pytest.approx(7**1.5)
+    assert fusion.adapted([slope, [("a", -4.0)]], [1.0, 1.0], [1.0, 1.0])[1] == 1.0
 
 
 def test_a_ranking_of_one_or_of_equals_keeps_its_weight() -> None:
-    assert fusion.adapted([[("a", 4.0)], [("a", 1.0), ("b", 1.0)], []], [1.0, 2.0, 5.0], [1.0] * 3) == [2.0, 4.0, 0.0]
+    equal = [[("a", 4.0), ("b", 4.0)], [("a", 1.0), ("b", 1.0)], []]
+    assert fusion.adapted(equal, [1.0, 2.0, 5.0], [1.0] * 3) == [1.0, 2.0, 0.0]
+    assert fusion.adapted([[("a", 4.0)]], [3.0], [1.0]) == [3.0]
     assert fusion.adapted([[("a", 4.0)], []], [0.0, 1.0], [1.0, 1.0]) == [0.0, 1.0]
 
 

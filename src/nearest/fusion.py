@@ -15,7 +15,7 @@ Ranking = Sequence[tuple[Id, float]]
 """(id, score), best first."""
 Method = Literal["adaptive", "normalized", "rrf", "distribution"]
 RRF_K = 60
-LEAST_SPREAD = 2.0  # of any two different scores; where there is one, or all are equal, nothing is known
+SHARPNESS = 1.5  # the power of what a ranking tells of itself; see `adapted`
 
 
 def rrf(rankings: Sequence[Ranking[Id]], weights: Sequence[float], k: int = RRF_K) -> dict[Id, float]:
@@ -76,23 +76,28 @@ def adapted(rankings: Sequence[Ranking[Id]], weights: Sequence[float], flatness:
     """The weights, each times what its ranking tells of itself, for `normalized`.
 
     A ranking that knows what it is looking for has a few scores that stand out; one that does not is a slope.
-    So each weight is multiplied by the distance of first and last in standard deviations (as when z-scores are
-    added), and by (1 - last / first) to the power of its flatness, since scores far above zero to the
-    end do not tell items apart either. The scores alone decide; an empty ranking weighs nothing.
+    So each weight is multiplied by the z-score of the first (its distance from the mean in standard deviations) to the
+    power of 1.5, and by (1 - last / first) to the power of its flatness, since scores far above zero to the end do not
+    tell items apart either. What a ranking lacks though a longer one has it is counted with a score of 0: three texts
+    that share words with a query, and none besides, do stand out. The scores alone decide; an empty ranking weighs
+    nothing.
     """
     found: list[float] = []
+    depth = max(map(len, rankings), default=0)
     for ranking, weight, power in zip(rankings, weights, flatness, strict=True):
         values = [score for _, score in ranking]
         if not values:
             found.append(0.0)
             continue
-        first, last, mean = values[0], values[-1], sum(values) / len(values)
-        deviation = math.sqrt(sum([(value - mean) ** 2 for value in values]) / len(values))
-        if not deviation > 0 or not math.isfinite(deviation):
-            found.append(weight * LEAST_SPREAD)
+        if len(values) < depth:
+            values += [min(values[-1], 0.0)] * (depth - len(values))
+        first, last, mean = values[0], values[-1], sum(values) / depth
+        deviation = math.sqrt(sum([(value - mean) ** 2 for value in values]) / depth)
+        if not 0 < deviation < math.inf or not first > mean:  # all are equal, but for rounding
+            found.append(weight)
             continue
         told = (1 - last / first) ** power if last >= 0 else 1.0
-        found.append(weight * max((first - last) / deviation, LEAST_SPREAD) * told)
+        found.append(weight * ((first - mean) / deviation) ** SHARPNESS * told)
     return found if sum(found) > 0 else list(weights)
 
 

@@ -13,8 +13,8 @@ index (5,000 vectors, or as many as its training needs). What an index finds is 
 FAISS searches without the condition and the dead; from the nearest so found the ones that satisfy it are taken, and
 where those are too few, or where few satisfy it at all, these are compared exactly. Hence a condition costs no recall.
 
-IndexParams: none is HNSW{m} (over halved floats under cosine, HNSW{m},SQfp16: as many neighbours are found, in four fifths
-of the time and half the memory), scalar HNSW{m},SQ8, product IVF_HNSW{m},PQ of dim / 4 bytes, binary IVF_HNSW{m},RaBitQ
+IndexParams: none is HNSW{m} (under cosine over halved floats, HNSW{m},SQfp16: as many are found, in four fifths of the
+time and half the memory), scalar HNSW{m},SQ8, product IVF_HNSW{m},PQ of dim / 4 bytes, binary IVF_HNSW{m},RaBitQ
 (Gao and Long, 2024). Graphs are bad at inner products; under dot an HNSW index searches by distances, which put things
 in the same order once every vector has one more dimension that makes all of a length (Bachrach et al., 2014). Of an IVF
 index as many lists are probed as hold ef * m vectors, which is what HNSW would compare.
@@ -365,7 +365,7 @@ class _Field:
         self.covered = self.memory = self._trained = 0
         self._bound = 0.0  # of squared lengths, where products are searched for by distances
         self._block = max(1, _BLOCK_BYTES // (4 * spec.dim))
-        # Where more must be found than asked for. An index of full vectors ranks by them already, one of halves all but.
+        # More must be found than asked for. An index of full vectors ranks by them already, one of halves all but.
         self.lossy = not re.fullmatch(r"(.*,)?(Flat|HNSW\d+|SQfp16)", factory or _factory(schema, spec, 1))
         self._folder = folder
         self._number = number

@@ -747,7 +747,7 @@ class _Collection:
                 low, high = "min(score) OVER ()", "max(score) OVER ()"
                 share = f"{weight / sum(weights)!r}::float8"
                 if find.method == "adaptive":
-                    told.append(f"(SELECT {_told(weight, flatness(part))} FROM r{i}) AS w{i}")
+                    told.append(f"{_told(f'r{i}', weight, flatness(part))} AS w{i}")
                     share = f"coalesce((SELECT w{i} / nullif(total, 0) FROM shares), {share})"
                 gain = f"{share} * CASE WHEN {high} > {low} THEN (score - {low}) / ({high} - {low}) ELSE 1 END"
             gains.append(f"SELECT id, {i} AS part, place, score, {gain} AS gain FROM r{i}")
@@ -760,6 +760,8 @@ class _Collection:
         total = "least(sum(gain), 1.0)" if find.method in ("adaptive", "normalized") else "sum(gain)"
         if told:
             names = [each.rpartition(" ")[2] for each in told]
+            lengths = ", ".join(f"(SELECT count(*) FROM r{name.removeprefix('w')})" for name in names)
+            rankings.append(f"depth AS (SELECT greatest({lengths}) AS n)")
             rankings.append(
                 f"shares AS (SELECT *, {' + '.join(names)} AS total FROM (SELECT {', '.join(told)}) AS told)"
             )
@@ -948,12 +950,17 @@ def _set_ef(connection: Connection[Any], ef: int) -> None:
     connection.execute("SELECT set_config('hnsw.ef_search', %s, true)", [str(ef)])
 
 
-def _told(weight: float, power: float) -> str:
-    """What `fusion.adapted` makes of one ranking's weight."""
-    spread = f"greatest((max(score) - min(score)) / nullif(stddev_pop(score), 0), {fusion.LEAST_SPREAD!r})"
-    flat = f"power(1 - min(score) / max(score), {power!r})"
-    told = f"CASE WHEN min(score) < 0 OR stddev_pop(score) = 0 THEN 1 ELSE {flat} END"
-    return f"CASE WHEN count(*) = 0 THEN 0 ELSE {weight!r}::float8 * {spread} * {told} END"
+def _told(ranking: str, weight: float, power: float) -> str:
+    """What `fusion.adapted` makes of one ranking's weight; `depth` has the length of the longest."""
+    padded = (
+        f"SELECT score FROM {ranking} UNION ALL SELECT least((SELECT min(score) FROM {ranking}), 0) "
+        f"FROM generate_series((SELECT count(*) FROM {ranking}) + 1, (SELECT n FROM depth))"
+    )
+    apart = f"power((max(score) - avg(score)) / stddev_pop(score), {fusion.SHARPNESS!r})"
+    flat = f"CASE WHEN min(score) < 0 THEN 1 ELSE power(1 - min(score) / max(score), {power!r}) END"
+    equal = "stddev_pop(score) = 0 OR max(score) <= avg(score)"
+    told = f"SELECT CASE WHEN {equal} THEN 1 ELSE {apart} * {flat} END FROM ({padded}) AS padded"
+    return f"CASE WHEN EXISTS (SELECT FROM {ranking}) THEN {weight!r}::float8 * ({told}) ELSE 0 END"
 
 
 def _explain(find: Fused, parts: list[Any]) -> dict[str, Any]:
