@@ -16,9 +16,8 @@ processes that write the same record of a server at the same moment can leave su
 A folder is for one process: another one that opens the same collection is refused. Chroma saves an index by writing
 over its files, so a process that is killed meanwhile leaves one that cannot be read; in a folder a copy of the last
 whole one is kept beside (`.COLLECTION.saved`) and put back, and Chroma's WAL brings it up to date. A server has no
-such copy. A query's `ef` cannot be less than
-the schema's, since Chroma has it in the collection alone; more is had by asking for as many hits. `exact` reads the
-vectors of all matching records.
+such copy. A query's `ef` cannot be less than the schema's, since Chroma has it in the collection alone; more is had by
+asking for as many hits. `exact` reads the vectors of all matching records.
 """
 
 from __future__ import annotations
