@@ -14,7 +14,7 @@ import pytest
 import nearest
 from nearest import errors
 from nearest.app import Collection
-from nearest.contract import Chunk, Document, FusionMethod, Mark, Record
+from nearest.contract import Chunk, Document, FusionMethod, Hit, Mark, Query, Record
 from nearest.filters import parse
 from nearest.ingest import Progress
 from tests.fakes import HashEmbedder, LineChunker
@@ -159,6 +159,23 @@ def test_documents_of_a_collection_whose_passages_have_no_first_are_counted_by_n
     assert kb.count(where={"year": 2020}) == 0
     monkeypatch.setattr(kb.store, "schema", replace(kb.store.schema, fields={"chunk": "integer"}))
     assert kb.count(where={"year": 2020}) == 1
+
+
+def test_many_queries_go_to_the_store_in_parts(kb: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    kb.add(docs(*"abcdefgh"))
+    asked = [f"second line of {name}\n" for name in "abcdefgh"]
+    alone = [[hit.id for hit in kb.search(text)] for text in asked]
+    sizes: list[int] = []
+    search = kb.store.search_many
+
+    def counted(queries: list[Query]) -> list[list[Hit]]:
+        sizes.append(len(queries))
+        return search(queries)
+
+    monkeypatch.setattr(kb.store, "search_many", counted)
+    monkeypatch.setattr("nearest.search.search._TOGETHER", 3)
+    assert [[hit.id for hit in hits] for hits in kb.search_many(asked)] == alone
+    assert sizes == [3, 3, 2]
 
 
 def test_hybrid_search_explains_its_parts(kb: Collection) -> None:

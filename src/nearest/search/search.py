@@ -41,6 +41,7 @@ FUSIONS: tuple[FusionMethod, ...] = get_args(FusionMethod)
 Expand = Callable[[str], Sequence[str]]
 """A query to other wordings of it, none or several."""
 _CONDITIONS = 256  # kept
+_TOGETHER = 256  # queries of one call to the store, whose candidates are all in memory
 _ATTEMPTS = 3
 _PATIENCE = 100  # the same, where another process writes
 _PLAIN = Refinement()
@@ -124,7 +125,8 @@ class Searcher:
         ]  # fmt: skip
         asked = time.perf_counter()
         excluded = _NONE if examples is None else examples.records
-        answers = self._visible(queries, excluded)
+        parts = (queries[i : i + _TOGETHER] for i in range(0, len(queries), _TOGETHER))
+        answers = [hits for part in parts for hits in self._visible(part, excluded)]
         found = time.perf_counter()
         told: list[Hits] = []
         for text, query, hits in zip(texts, queries, answers, strict=True):
