@@ -186,6 +186,8 @@ class Records:
             db.executemany("INSERT INTO records VALUES (?, ?, ?)", rows)
             db.executemany("INSERT OR IGNORE INTO field_values VALUES (?, ?, ?)", self._values(records))
             self._commit(db, old, len(rows))
+        # What was written last is likely to be found next.
+        self._keep({slot: (record_id, text) for slot, record_id, text in rows})
 
     def remove(self, slots: Sequence[int]) -> None:
         with self._transaction() as db:
