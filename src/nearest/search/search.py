@@ -125,8 +125,9 @@ class Searcher:
         ]  # fmt: skip
         asked = time.perf_counter()
         excluded = _NONE if examples is None else examples.records
-        parts = (queries[i : i + _TOGETHER] for i in range(0, len(queries), _TOGETHER))
-        answers = [hits for part in parts for hits in self._visible(part, excluded)]
+        answers = self._visible(queries[:_TOGETHER], excluded)
+        for i in range(_TOGETHER, len(queries), _TOGETHER):
+            answers += self._visible(queries[i : i + _TOGETHER], excluded)
         found = time.perf_counter()
         told: list[Hits] = []
         for text, query, hits in zip(texts, queries, answers, strict=True):

@@ -262,19 +262,21 @@ class Dialect(Store):
         return hits[: query.k]
 
     def _hit(self, point: Any, score: float, query: Query, explain: dict[str, Any] | None = None) -> Hit:
-        record_id, vectors, payload = self._parts(point)
+        record_id, payload = self._own(point)
+        vectors = self._vectors(point.vector) if query.with_vectors else {}
         return Hit(record_id, vectors, payload if query.with_payload else {}, score, explain)
 
     def _record(self, point: Any) -> Record:
-        return Record(*self._parts(point))
+        record_id, payload = self._own(point)
+        return Record(record_id, self._vectors(point.vector) if point.vector else {}, payload)
 
-    def _parts(self, point: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    def _own(self, point: Any) -> tuple[str, dict[str, Any]]:
+        """A record's id and payload, as they were given."""
         payload = point.payload or {}
         own = payload.pop(ID_KEY, None)
         if EXACT_KEY in payload:
             payload = json.loads(payload[EXACT_KEY])
-        vectors = self._vectors(point.vector) if point.vector else {}
-        return str(point.id) if own is None else own, vectors, payload
+        return str(point.id) if own is None else own, payload
 
     def _vectors(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         return {
