@@ -49,14 +49,24 @@ class Gate:
     """Many readers at a time, or one writer; a waiting writer goes before new readers. Not reentrant."""
 
     def __init__(self) -> None:
-        self._turn = threading.Condition(threading.Lock())
+        self._turn = threading.Condition()
         self._readers = 0
         self._writers = 0  # waiting or inside
         self._writing = False
-        self._shared = _Shared(self)
 
-    def shared(self) -> _Shared:
-        return self._shared
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        with self._turn:
+            while self._writers:
+                self._turn.wait()
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._readers -= 1
+                if not self._readers:
+                    self._turn.notify_all()
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -77,27 +87,6 @@ class Gate:
                 self._writing = False
                 self._writers -= 1
                 self._turn.notify_all()
-
-
-class _Shared:
-    """A reader's turn at a gate. A class, since every search takes one, and a generator costs a hundredth of it."""
-
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
-
-    def __enter__(self) -> None:
-        gate = self._gate
-        with gate._turn:
-            while gate._writers:
-                gate._turn.wait()
-            gate._readers += 1
-
-    def __exit__(self, *_: object) -> None:
-        gate = self._gate
-        with gate._turn:
-            gate._readers -= 1
-            if not gate._readers and gate._writers:
-                gate._turn.notify_all()
 
 
 class Records:

@@ -282,9 +282,6 @@ class FaissStore(Store):
         return {name: np.array(field.vectors[slot]) for name, field in self._fields.items()}
 
     def _search_many(self, queries: list[Query]) -> list[list[Hit]]:
-        if len(queries) == 1 and isinstance(queries[0].find, Dense):
-            with self._reading() as data:
-                return list(self._search_alike(queries, data))
         answers: list[list[Hit]] = [[] for _ in queries]
         alike: dict[tuple[Any, ...], list[int]] = {}
         for i, query in enumerate(queries):
