@@ -8,8 +8,8 @@ the search is exact, so that nothing but the cuts differs. Prints a table in Mar
     python -m benchmarks.chunking --documents 200 --sizes 120           some of it
     python -m benchmarks.chunking --datasets peps --only markdown,semantic
 
-What is measured is kept in .cache/bench/chunking.jsonl until the chunkers' code changes, and a run that was stopped
-goes on where it was.
+What is measured is kept in .cache/bench/chunking.jsonl until the code of the chunkers or of the fusion changes, and a
+run that was stopped goes on where it was. Vectors are kept beside it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 
 import nearest
 from benchmarks.common import CACHE, DATA, table
-from nearest import chunkers, evaluate, readers
+from nearest import chunkers, evaluate, fusion, readers
 from nearest.chunkers import _sentences
 from nearest.contract import Document
 from nearest.evaluate import Dataset
@@ -52,13 +52,12 @@ def run() -> None:
 
 def measure(datasets: Sequence[str], strategies: Sequence[str], sizes: Sequence[int], documents: int | None) -> None:
     """documents: so many of each data set at most, those with judgements first; None: all."""
-    model = nearest.embedder("local:all-MiniLM-L6-v2")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    model = nearest.embedder("local:all-MiniLM-L6-v2", cache=str(CACHE / "chunking-vectors.db"))
     speed(model.tokenizer)
     kept = CACHE / "chunking.jsonl"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    code = hashlib.sha256(
-        b"".join(map(Path.read_bytes, sorted(Path(chunkers.__file__).parent.glob("*.py"))))
-    ).hexdigest()
+    sources = [*sorted(Path(chunkers.__file__).parent.glob("*.py")), Path(fusion.__file__)]
+    code = hashlib.sha256(b"".join(map(Path.read_bytes, sources))).hexdigest()
     done = {row["key"]: row for row in map(json.loads, kept.read_text().splitlines())} if kept.exists() else {}
     for name in datasets:
         dataset = (scifact if name == "scifact" else peps)(documents)

@@ -777,10 +777,9 @@ def explain_parts(
     for i, ranking in enumerate(rankings):
         before = names[:i].count(names[i])
         name = f"{names[i]}#{before + 1}" if before else names[i]
-        places = {item: place for place, (item, _) in enumerate(ranking)}
-        for winner, parts in told.items():
-            if (place := places.get(winner)) is not None:
-                parts[name] = {"rank": place + 1, "score": ranking[place][1]}
+        for rank, (item, score) in enumerate(ranking, 1):
+            if item in told:
+                told[item][name] = {"rank": rank, "score": score}
     return told
 
 
@@ -1048,6 +1047,16 @@ class Embedder(ABC):
         """float32, (n, d); for many at once."""
         rows = [self.embed_query(text, truncate=truncate) for text in texts]
         return np.stack(rows) if rows else np.empty((0, self.dimension), np.float32)
+
+    def stream_queries(
+        self, texts: Sequence[str], *, truncate: bool = False
+    ) -> Iterator[tuple[Sequence[int], Float32]]:
+        """`embed_queries` in parts: the indexes of some texts, each once, and their vectors, float32 (m, d).
+
+        An embedder that can goes on with the next parts while its caller uses one.
+        """
+        if len(texts):
+            yield range(len(texts)), self.embed_queries(texts, truncate=truncate)
 
     def estimate(self, texts: Sequence[str], *, truncate: bool = False) -> Usage:
         """What `embed_documents` would use for these texts now; nothing is embedded. Equal texts count once."""

@@ -98,6 +98,46 @@ def test_more_texts_than_a_window(embedder: Embedder, monkeypatch: pytest.Monkey
     assert (whole * embedder.embed_documents(texts)).sum(axis=1).min() > 0.9999
 
 
+def test_queries_in_parts(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "BATCH_TEXTS", 4)
+    texts = reference.texts(50, 20)
+    whole = embedder.embed_queries(texts)
+    parts = list(embedder.stream_queries(texts))
+    assert len(parts) > 10
+    assert sorted(i for rows, _ in parts for i in rows) == list(range(50))
+    assert all(np.array_equal(whole[list(rows)], vectors) for rows, vectors in parts)
+    assert list(embedder.stream_queries([])) == []
+
+
+def test_a_stream_that_is_left_or_stands_still_holds_up_no_other(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "BATCH_TEXTS", 4)
+    texts = reference.texts(50, 20)
+    whole = embedder.embed_queries(texts)
+    for _ in range(3):
+        next(iter(embedder.stream_queries(texts)))
+    one, other = embedder.stream_queries(texts), embedder.stream_queries(texts)
+    for (rows, vectors), (others, found) in zip(one, other, strict=True):
+        assert rows == others
+        assert np.array_equal(vectors, found)
+        assert np.array_equal(vectors, whole[list(rows)])
+        assert embedder.embed_documents(texts[:9]).shape == (9, 32)
+
+
+def test_what_fails_in_the_midst_of_a_stream_leaves_the_embedder_usable(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "WINDOW", 4)
+    texts = [*reference.texts(20, 10), "word " * 200]
+    got: list[int] = []
+    with pytest.raises(TextTooLong, match="text 20 has"):
+        got.extend(i for rows, _ in embedder.stream_queries(texts) for i in rows)
+    assert got
+    assert max(got) < 20
+    assert len(embedder.embed_queries(texts, truncate=True)) == 21
+
+
 def test_no_texts(embedder: Embedder) -> None:
     assert embedder.embed_documents([]).shape == (0, 32)
     assert embedder.embed_queries([]).dtype == np.float32

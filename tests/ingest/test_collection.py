@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +14,7 @@ import pytest
 import nearest
 from nearest import errors
 from nearest.app import Collection
-from nearest.contract import Chunk, Document, FusionMethod, Hit, Mark, Query, Record
+from nearest.contract import Chunk, Document, Float32, FusionMethod, Hit, Mark, Query, Record
 from nearest.filters import parse
 from nearest.ingest import Progress
 from tests.fakes import HashEmbedder, LineChunker
@@ -176,6 +176,62 @@ def test_many_queries_go_to_the_store_in_parts(kb: Collection, monkeypatch: pyte
     monkeypatch.setattr("nearest.search.search._TOGETHER", 3)
     assert [[hit.id for hit in hits] for hits in kb.search_many(asked)] == alone
     assert sizes == [3, 3, 2]
+
+
+class Streaming(HashEmbedder):
+    """Its queries come in parts, the last first; it knows how many it made."""
+
+    def stream_queries(
+        self, texts: Sequence[str], *, truncate: bool = False
+    ) -> Iterator[tuple[Sequence[int], Float32]]:
+        for start in reversed(range(0, len(texts), 2)):
+            rows = range(start, min(start + 2, len(texts)))
+            yield rows, np.stack([self.embed_query(texts[i]) for i in rows])
+
+
+def test_what_was_embedded_is_searched_while_the_rest_is_embedded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nearest.search.search._WORTH", 3)
+    asked = [f"second line of {name}\n" for name in "abcdefgh"]
+    model = Streaming()
+    with open_kb(tmp_path / "kb", embedder=model) as kb:
+        kb.add(docs(*"abcdefgh"))
+        alone = [kb.search(text) for text in asked]
+        seen: list[tuple[int, int]] = []
+        search = kb.store.search_many
+
+        def counted(queries: list[Query]) -> list[list[Hit]]:
+            seen.append((len(queries), len(model.embedded)))
+            return search(queries)
+
+        monkeypatch.setattr(kb.store, "search_many", counted)
+        model.embedded.clear()
+        assert kb.search_many(asked) == alone
+        assert seen == [(4, 4), (4, 8)]
+        seen.clear()
+        model.embedded.clear()
+        given = kb.search_many(asked, vectors=[model.embed_query(text) for text in asked])
+        assert given == alone
+        assert [size for size, _ in seen] == [8]
+
+
+@pytest.mark.parametrize("mode", ["dense", "hybrid"])
+def test_every_wording_is_embedded_before_its_query_is_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Any
+) -> None:
+    monkeypatch.setattr("nearest.search.search._WORTH", 1)
+    answers = []
+    for model in (HashEmbedder(), Streaming()):
+        with open_kb(tmp_path / type(model).__name__, embedder=model) as kb:
+            kb.add(docs(*"abcdefgh"))
+            answers.append(
+                kb.search("first line of a\n", mode=mode, expand=lambda text: ["second line of h\n", *"xyz"])
+            )
+    assert len(answers[0]) == 10
+    assert [(hit.id, hit.score) for hit in answers[0]] == [(hit.id, hit.score) for hit in answers[1]]
+    assert answers[1].explain is not None
+    assert set(answers[1].explain["seconds"]) == {"embed", "retrieve"}
 
 
 def test_hybrid_search_explains_its_parts(kb: Collection) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,3 +56,27 @@ def test_how_many_match_is_asked_anew_after_a_write(tmp_path: Path) -> None:
         assert not store._few(query)
         store.delete([str(i) for i in range(90)])
         assert store._few(query)
+
+
+def test_the_engines_threads_are_as_many_as_the_segments_and_the_rest_of_its_settings_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def settings() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((tmp_path / "s" / "edge_config.json").read_text())
+        return found
+
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    quantized = IndexParams(m=8, quantization="scalar")
+    schema = Schema(vectors={"dense": VectorSpec(4), "tokens": VectorSpec(4, multi=True)}, index=quantized)
+    with EdgeStore.open(tmp_path / "s", schema) as store:
+        store.upsert([Record("a", {"dense": [1, 0, 0, 0], "tokens": [[1, 0, 0, 0]]}, {})])
+    created = settings()
+    assert created["max_search_threads"] == 4
+    for _ in range(2):
+        with EdgeStore.open(tmp_path / "s", None) as store:
+            assert store.search(Query(Dense([1, 0, 0, 0])))[0].id == "a"
+        assert created.keys() <= settings().keys()
+        assert {name: settings()[name] for name in created} == {**created, "max_search_threads": 1}
+    monkeypatch.setattr(Path, "iterdir", lambda self: iter([self] * 3))
+    EdgeStore.open(tmp_path / "s", None).close()
+    assert settings()["max_search_threads"] == 3

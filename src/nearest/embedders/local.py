@@ -17,12 +17,12 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nearest.contract import Embedder, Float32, canonical_json
 from nearest.embedders import _registry, named
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 REQUIRES: Mapping[str, str] = {}  # part of the default installation
 
-WINDOW = 1024  # texts tokenised and sorted at a time, while the last of the window before are computed
+WINDOW = 1024  # texts tokenised and sorted at a time, while batches of the window before are computed
 
 
 def load(
@@ -161,36 +161,33 @@ class LocalEmbedder(Embedder):
         vector: Float32 = _unit(computed[:, : self.dimension])[0]
         return vector
 
+    def stream_queries(
+        self, texts: Sequence[str], *, truncate: bool = False
+    ) -> Iterator[tuple[Sequence[int], Float32]]:
+        return self._parts(texts, self.prefixes.query, truncate)
+
     def _embed(self, texts: Sequence[str], prefix: str, truncate: bool) -> Float32:
+        vectors: Float32 = np.empty((len(texts), self.dimension), np.float32)
+        for rows, part in self._parts(texts, prefix, truncate):
+            vectors[rows] = part
+        return vectors
+
+    def _parts(self, texts: Sequence[str], prefix: str, truncate: bool) -> Iterator[tuple[list[int], Float32]]:
+        """Texts of about one length, by their indexes, and their vectors."""
         if isinstance(texts, str):
             raise InvalidInput("texts must be a list of strings, got one string; write [text]")
         for i, text in enumerate(texts):
             _check(text, f"text {i}")
-        vectors: Float32 = np.empty((len(texts), self.dimension), np.float32)
-        if not len(texts):
-            return vectors
-        encoder = self._encoder("THROUGHPUT")
-        pending: list[tuple[list[int], Future[Float32]]] = []
 
-        def collect() -> None:
-            for rows, computed in pending:
-                vectors[rows] = computed.result()[:, : self.dimension]
+        def batches() -> Iterator[tuple[list[int], Sequence[NDArray[np.int32]]]]:
+            for first in range(0, len(texts), WINDOW):
+                tokens = self._tokenize([prefix + t for t in texts[first : first + WINDOW]], first, truncate)
+                for rows in runtime.batches([len(ids) for ids in tokens]):
+                    yield [first + i for i in rows], runtime.pad([tokens[i] for i in rows], self.max_tokens)
 
-        with ThreadPoolExecutor(encoder.width) as pool:
-            try:
-                for first in range(0, len(texts), WINDOW):
-                    tokens = self._tokenize([prefix + t for t in texts[first : first + WINDOW]], first, truncate)
-                    submitted = []
-                    for rows in runtime.batches([len(ids) for ids in tokens]):
-                        batch = runtime.pad([tokens[i] for i in rows], self.max_tokens)
-                        submitted.append(([first + i for i in rows], pool.submit(encoder, *batch)))
-                    collect()
-                    pending = submitted
-                collect()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-        return _unit(vectors)
+        if len(texts):
+            for rows, computed in self._encoder("THROUGHPUT").stream(batches()):
+                yield rows, _unit(computed[:, : self.dimension])
 
     def _tokenize(self, texts: list[str], first: int | None, truncate: bool) -> list[list[int]]:
         """The ids of each text, none over max_tokens: cut and counted if `truncate`, or else refused.

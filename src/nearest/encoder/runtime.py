@@ -6,14 +6,16 @@ a second at the next start.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import queue
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,25 +29,61 @@ if TYPE_CHECKING:
 
 BATCH_TOKENS = 2048  # enough to keep a core busy; more gained nothing at any length
 BATCH_TEXTS = 32
-SHAPE_STEP = 8  # lengths are padded to a multiple: OpenVINO prepares anew for each shape that it meets
+AHEAD = 2  # batches in work, times those that are computed at once
+
+Rows = TypeVar("Rows")
 
 
 class Compiled:
-    """A compiled model that several threads may call; `width` of them at once."""
+    """A compiled model that several threads may call, and that computes `width` batches at once."""
 
     def __init__(self, compiled: Any) -> None:
         self.width: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self._compiled = compiled
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(self.width):
-            self._idle.put(compiled.create_infer_request())
 
     def __call__(self, *inputs: NDArray[np.int32]) -> Float32:
-        request = self._idle.get()
-        try:
-            output: Float32 = np.array(request.infer(list(inputs), share_inputs=True)[0], np.float32)
-        finally:
-            self._idle.put(request)
+        request = self._request()
+        output: Float32 = np.array(request.infer(list(inputs), share_inputs=True)[0], np.float32)
+        self._idle.put(request)
         return output
+
+    def stream(self, batches: Iterable[tuple[Rows, Sequence[NDArray[np.int32]]]]) -> Iterator[tuple[Rows, Float32]]:
+        """The outputs of batches, in their order, each with what names it. While the caller uses one, others are made.
+
+        A batch is asked for when there is room to compute it.
+        """
+        pending: deque[tuple[Any, Rows, Any]] = deque()  # with its inputs, which the model reads where they are
+
+        def collect() -> tuple[Rows, Float32]:
+            request, rows, _ = pending[0]
+            request.wait()
+            output: Float32 = np.array(request.get_output_tensor(0).data, np.float32)
+            pending.popleft()
+            self._idle.put(request)
+            return rows, output
+
+        try:
+            for rows, inputs in batches:
+                done = collect() if len(pending) == AHEAD * self.width else None
+                request = self._request()
+                request.start_async(list(inputs), share_inputs=True)
+                pending.append((request, rows, inputs))
+                if done is not None:
+                    yield done
+            while pending:
+                yield collect()
+        finally:
+            for request, _, _ in pending:
+                with contextlib.suppress(RuntimeError):
+                    request.wait()
+
+    def _request(self) -> Any:
+        """One that nobody uses; never waited for, since who has it may be waiting too."""
+        try:
+            return self._idle.get_nowait()
+        except queue.Empty:
+            return self._compiled.create_infer_request()
 
 
 def compiled(
@@ -164,7 +202,10 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
 def pad(tokens: Sequence[Sequence[int]], limit: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """ids and mask, int32 (n, t), t at most the limit."""
     lengths = np.array([len(ids) for ids in tokens])
-    width = min(-(-lengths.max() // SHAPE_STEP) * SHAPE_STEP, limit)
+    longest = lengths.max()
+    # To a multiple, since OpenVINO prepares anew for each shape that it meets.
+    step = 4 if longest <= 64 else 8
+    width = min(-(-longest // step) * step, limit)
     mask = np.arange(width) < lengths[:, None]
     padded = np.zeros(mask.shape, np.int32)
     padded[mask] = np.concatenate([np.array(ids, np.int32) for ids in tokens])

@@ -10,11 +10,11 @@ import functools
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nearest.contract import Float32, Reranker
 from nearest.encoder import bert, files, runtime
@@ -96,17 +96,14 @@ class LocalReranker(Reranker):
             return scores
         encodings = self._tokenizer.encode_batch([(query, text) for text in texts])
         kinds = bert.segments(self._config) - 1
-        compiled = self._compiled()
 
-        def judge(rows: list[int]) -> Float32:
+        def batch(rows: list[int]) -> tuple[list[int], Sequence[NDArray[np.int32]]]:
             ids, mask = runtime.pad([encodings[i].ids for i in rows], self.max_tokens)
             segments, _ = runtime.pad([encodings[i].type_ids for i in rows], self.max_tokens)
-            return compiled(ids, mask, np.minimum(segments, kinds))
+            return rows, (ids, mask, np.minimum(segments, kinds))
 
-        every = list(runtime.batches([len(encoding) for encoding in encodings]))
-        with ThreadPoolExecutor(compiled.width) as pool:
-            for rows, found in zip(every, pool.map(judge, every), strict=True):
-                scores[rows] = found
+        for rows, found in self._compiled().stream(map(batch, runtime.batches([len(each) for each in encodings]))):
+            scores[rows] = found
         if not np.isfinite(scores).all():
             raise ModelError(f"{self.name} gave a score that is not finite; its weights are damaged")
         return scores

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,18 +90,15 @@ class MaxSim(LateInteraction):
         if not len(texts):
             return vectors
         encodings = self._tokenizer.encode_batch(list(texts))
-        compiled = self._compiled()
-
-        def embed(rows: list[int]) -> Float32:
-            return compiled(*runtime.pad([encodings[i].ids for i in rows], self.max_tokens))
-
-        every = list(runtime.batches([len(encoding) for encoding in encodings]))
-        with ThreadPoolExecutor(compiled.width) as pool:
-            for rows, found in zip(every, pool.map(embed, every), strict=True):
-                for row, outputs in zip(rows, found, strict=True):
-                    own = [at for at, special in enumerate(encodings[row].special_tokens_mask) if not special] or [0]
-                    kept = outputs[own]
-                    vectors[row] = kept / np.linalg.norm(kept, axis=1, keepdims=True)
+        batches = (
+            (rows, runtime.pad([encodings[i].ids for i in rows], self.max_tokens))
+            for rows in runtime.batches([len(encoding) for encoding in encodings])
+        )
+        for rows, found in self._compiled().stream(batches):
+            for row, outputs in zip(rows, found, strict=True):
+                own = [at for at, special in enumerate(encodings[row].special_tokens_mask) if not special] or [0]
+                kept = outputs[own]
+                vectors[row] = kept / np.linalg.norm(kept, axis=1, keepdims=True)
         if not all(np.isfinite(rows).all() for rows in vectors):
             raise ModelError(f"{self.name} gave a vector that is not finite; its weights are damaged")
         return vectors

@@ -19,7 +19,7 @@ class Hits(list[Hit]):
         native          what the store ran itself: `dense`, `lexical`, `fusion`, `where`
         completed       what was done above it: `fusion`, `lexical`, or a condition, `where metadata.title $contains`
         cached          as above; `native` and `completed` are then of the search whose answer it is
-        seconds         of each stage: cache, embed (of all queries asked together), retrieve, rerank, refine
+        seconds         of each stage: cache, embed and retrieve (of all queries asked together), rerank, refine
     """
 
     __slots__ = ("after", "cached", "explain")

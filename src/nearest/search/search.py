@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -42,6 +43,7 @@ Expand = Callable[[str], Sequence[str]]
 """A query to other wordings of it, none or several."""
 _CONDITIONS = 256  # kept
 _TOGETHER = 256  # queries of one call to the store, whose candidates are all in memory
+_WORTH = 32  # queries that are worth a call while others are being embedded
 _ATTEMPTS = 3
 _PATIENCE = 100  # the same, where another process writes
 _PLAIN = Refinement()
@@ -112,45 +114,39 @@ class Searcher:
         condition = self._condition(where)
         if not texts:
             return []
-        started = time.perf_counter()
         wordings = [[text, *(_wordings(text, expand) if expand and text else ())] for text in texts]
-        embedded = self._vectors(wordings, mode, vectors, examples)
-        tokens = self._tokens(wordings) if shares and TOKENS in shares else [None] * len(wordings)
         depth = k if plain else refinement.depth(k, candidates)
         with_vectors = not plain and refinement.vectors
-        queries = [
-            Query(_find(some, rows, mode, fusion, candidates, shares, own), depth, condition,
-                  ef=ef, explain=explain, with_vectors=with_vectors)
-            for some, rows, own in zip(wordings, embedded, tokens, strict=True)
-        ]  # fmt: skip
-        asked = time.perf_counter()
         excluded = _NONE if examples is None else examples.records
-        answers = self._visible(queries[:_TOGETHER], excluded)
-        for i in range(_TOGETHER, len(queries), _TOGETHER):
-            answers += self._visible(queries[i : i + _TOGETHER], excluded)
-        found = time.perf_counter()
-        told: list[Hits] = []
-        for text, query, hits in zip(texts, queries, answers, strict=True):
-            seconds = {"embed": asked - started, "retrieve": found - asked}
-            done = None if plain else self._refined(refinement, text, query, hits, k, excluded, seconds)
-            facts: dict[str, Any] | None = None
-            if explain:
-                plan = self._store.plan(query)
-                plan = weighted.plan(plan) if shares else plan
-                facts = {"mode": mode, **plan, **(done.facts if done else {}), "seconds": seconds}
-            extra = done.told if done else {}
-            single = not isinstance(query.find, Fused)
-            told.append(
-                Hits(
-                    [
-                        _present(rank, hit, mode, explain, single, extra.get(hit.id))
-                        for rank, hit in enumerate(done.hits if done else hits, 1)
-                    ],
-                    facts,
-                    done.after if done else None,
-                )
-            )
-        return told
+        told: dict[int, Hits] = {}
+        started = time.perf_counter()
+        for some, embedded in self._vectors(wordings, mode, vectors, examples):
+            tokens = self._tokens([wordings[i] for i in some]) if shares and TOKENS in shares else [None] * len(some)
+            queries = [
+                Query(_find(wordings[i], rows, mode, fusion, candidates, shares, own), depth, condition,
+                      ef=ef, explain=explain, with_vectors=with_vectors)
+                for i, rows, own in zip(some, embedded, tokens, strict=True)
+            ]  # fmt: skip
+            asked = time.perf_counter()
+            answers = self._visible(queries, excluded)
+            found = time.perf_counter()
+            for i, query, hits in zip(some, queries, answers, strict=True):
+                seconds = {"embed": asked - started, "retrieve": found - asked}
+                done = None if plain else self._refined(refinement, texts[i], query, hits, k, excluded, seconds)
+                facts: dict[str, Any] | None = None
+                if explain:
+                    plan = self._store.plan(query)
+                    plan = weighted.plan(plan) if shares else plan
+                    facts = {"mode": mode, **plan, **(done.facts if done else {}), "seconds": seconds}
+                extra = done.told if done else {}
+                single = not isinstance(query.find, Fused)
+                shown = [
+                    _present(rank, hit, mode, explain, single, extra.get(hit.id))
+                    for rank, hit in enumerate(done.hits if done else hits, 1)
+                ]
+                told[i] = Hits(shown, facts, done.after if done else None)
+            started = time.perf_counter()
+        return [told[i] for i in range(len(texts))]
 
     def _condition(self, where: Mapping[str, Any] | Filter | None) -> Filter | None:
         """As the store knows it. One that was asked before is the same tree, so that the store knows it again."""
@@ -171,34 +167,48 @@ class Searcher:
         mode: Mode,
         vectors: Sequence[ArrayLike] | None,
         examples: Examples | None,
-    ) -> list[list[ArrayLike | None]]:
-        """A vector for each wording of each query; None where none is needed, or none is given."""
-        if mode == "lexical":
-            return [[None] * len(some) for some in wordings]
-        asked = [
-            (i, j, text)
-            for i, some in enumerate(wordings)
-            for j, text in enumerate(some)
-            if text is not None and (vectors is None or j > 0)
-        ]
+    ) -> Iterator[tuple[list[int], list[list[ArrayLike | None]]]]:
+        """Some of the queries, by their index, and a vector for each wording of each; then others, until all came.
+
+        None where no vector is needed, or none is given. While some are searched for, others may be embedded.
+        """
         rows: list[list[ArrayLike | None]] = [[None] * len(some) for some in wordings]
-        if asked:
-            # A question longer than the model's limit is answered by its beginning.
-            embedder = self._embedder()
-            texts = [text for _, _, text in asked]
-            made: Iterable[ArrayLike] = (
-                [embedder.embed_query(texts[0], truncate=True)]
-                if len(texts) == 1
-                else embedder.embed_queries(texts, truncate=True)
-            )
-            for (i, j, _), row in zip(asked, made, strict=True):
+        asked: list[tuple[int, int, str]] = []
+        if mode != "lexical":
+            for i, some in enumerate(wordings):
+                if vectors is not None:
+                    rows[i][0] = vectors[i]
+                first = 0 if vectors is None else 1
+                asked += [(i, j, text) for j, text in enumerate(some) if text is not None and j >= first]
+        missing = Counter(i for i, _, _ in asked)
+        ready = [i for i in range(len(wordings)) if not missing[i]]
+
+        def moved(some: list[int]) -> tuple[list[int], list[list[ArrayLike | None]]]:
+            if examples is None or mode == "lexical":
+                return some, [rows[i] for i in some]
+            return some, [[examples.move(row) for row in rows[i]] for i in some]
+
+        for made, part in self._embedded([text for _, _, text in asked]):
+            for at, row in zip(made, part, strict=True):
+                i, j, _ = asked[at]
                 rows[i][j] = row
-        if vectors is not None:
-            for some, vector in zip(rows, vectors, strict=True):
-                some[0] = vector
-        if examples is not None:
-            rows = [[examples.move(row) for row in some] for some in rows]
-        return rows
+                missing[i] -= 1
+                if not missing[i]:
+                    ready.append(i)
+            while len(ready) >= _WORTH:
+                yield moved(ready[:_TOGETHER])
+                ready = ready[_TOGETHER:]
+        for start in range(0, len(ready), _TOGETHER):
+            yield moved(ready[start : start + _TOGETHER])
+
+    def _embedded(self, texts: Sequence[str]) -> Iterable[tuple[Sequence[int], Iterable[ArrayLike]]]:
+        """A question longer than the model's limit is answered by its beginning."""
+        if not texts:
+            return ()
+        embedder = self._embedder()
+        if len(texts) == 1:
+            return [((0,), (embedder.embed_query(texts[0], truncate=True),))]
+        return embedder.stream_queries(texts, truncate=True)
 
     def _tokens(self, wordings: Sequence[Sequence[str | None]]) -> list[list[Float32]]:
         """The token vectors of each wording of each query."""

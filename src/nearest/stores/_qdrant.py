@@ -10,11 +10,13 @@ conditions are about what the engine read, so there a stored float of that many 
 
 from __future__ import annotations
 
+import copy
 import json
 import uuid
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 
@@ -43,6 +45,7 @@ EXACT_KEY = "nearest:json"
 TIES = 2
 """Reciprocal ranks tie often, and the engine cuts among equals as it likes: this many more than k are asked for."""
 
+_FETCHED = 1000  # points a call
 # Qdrant compares numbers as float64, which holds integers exactly up to here.
 _EXACT = 2**53
 _NAMESPACE = uuid.UUID("6f0f7a3e-55a1-5d0c-9c5e-3c1f0d5a7b42")
@@ -194,7 +197,10 @@ class Dialect(Store):
     """Searches and records as every store of the family has them; a store adds how its engine is called.
 
     A point, as the engines tell it, has `id`, `payload`, `vector` (by name) and, if it was searched for, `score`.
+    fresh: its payload is made anew at each reading.
     """
+
+    fresh: ClassVar[bool] = False
 
     @abstractmethod
     def _requests(self, query: Query) -> list[Any]:
@@ -218,15 +224,36 @@ class Dialect(Store):
     def _search_many(self, queries: list[Query]) -> list[list[Hit]]:
         asked = [self._requests(query) for query in queries]
         answers = iter(self._run([request for each in asked for request in each]))
-        return [self._answer(query, [next(answers) for _ in each]) for query, each in zip(queries, asked, strict=True)]
+        found = [[next(answers) for _ in each] for each in asked]
+        fused = [
+            self._fused(query, query.find, lists)
+            if isinstance(query.find, Fused) and not fuses_natively(query, query.find)
+            else None
+            for query, lists in zip(queries, found, strict=True)
+        ]
+        wanted = Counter(key for best in fused if best is not None for key in best)
+        points = self._points(list(wanted), any(query.with_vectors for query in queries))
+        hits = [
+            self._answer(query, lists[0])
+            if best is None
+            else [self._hit(points[key], *told, query, wanted[key] > 1) for key, told in best.items() if key in points]
+            for query, lists, best in zip(queries, found, fused, strict=True)
+        ]
+        for some in hits:
+            some.sort(key=lambda hit: (-hit.score, hit.id))
+        return [some[: query.k] for query, some in zip(queries, hits, strict=True)]
 
-    def _answer(self, query: Query, answers: list[Sequence[Any]]) -> list[Hit]:
-        if isinstance(query.find, Fused) and not fuses_natively(query, query.find):
-            return self._fuse(query, query.find, answers)
-        scores = self._scores(query.find, answers[0])
-        hits = [self._hit(point, score, query) for point, score in zip(answers[0], scores, strict=True)]
-        hits.sort(key=lambda hit: (-hit.score, hit.id))
-        return hits[: query.k]
+    def _answer(self, query: Query, points: Sequence[Any]) -> list[Hit]:
+        scores = self._scores(query.find, points)
+        return [self._hit(point, score, None, query) for point, score in zip(points, scores, strict=True)]
+
+    def _points(self, keys: list[Any], with_vectors: bool) -> dict[Hashable, Any]:
+        """Without those that were deleted meanwhile."""
+        found: dict[Hashable, Any] = {}
+        for start in range(0, len(keys), _FETCHED):
+            points = self._fetch(keys[start : start + _FETCHED], with_vectors)
+            found.update(zip(self._keys(points), points, strict=True))
+        return found
 
     def _scores(self, part: Dense | Sparse | Text | Fused, points: Sequence[Any]) -> list[float]:
         """The contract's scores of what the engine found, best first."""
@@ -240,29 +267,30 @@ class Dialect(Store):
                 return [min(1.0, max(-1.0, score)) for score in scores]
         return scores
 
-    def _fuse(self, query: Query, find: Fused, answers: Sequence[Sequence[Any]]) -> list[Hit]:
-        # Payloads are fetched for the k best alone, and for those that tie with the last of them, since ties are
-        # broken by the user's ids.
+    def _fused(
+        self, query: Query, find: Fused, answers: Sequence[Sequence[Any]]
+    ) -> dict[Hashable, tuple[float, dict[str, Any] | None]]:
+        """Score and explanation of the k best by their keys, and of those that tie with the last of them.
+
+        Ties are broken by the user's ids, which are in the payloads, and those are fetched for the best alone.
+        """
         rankings: list[list[tuple[Hashable, float]]] = [
             list(zip(self._keys(points), self._scores(part, points), strict=True))
             for part, points in zip(find.parts, answers, strict=True)
         ]
         fused = fused_scores(find, rankings)
         if not fused:
-            return []
+            return {}
         last = sorted(fused.values(), reverse=True)[: query.k][-1]
         best = [key for key, score in fused.items() if score >= last]
-        points = self._fetch(best, query.with_vectors)
         told = explain_parts(find, rankings, best) if query.explain else {}
-        hits = [
-            self._hit(point, fused[key], query, told.get(key))
-            for key, point in zip(self._keys(points), points, strict=True)
-        ]
-        hits.sort(key=lambda hit: (-hit.score, hit.id))
-        return hits[: query.k]
+        return {key: (fused[key], told.get(key)) for key in best}
 
-    def _hit(self, point: Any, score: float, query: Query, explain: dict[str, Any] | None = None) -> Hit:
+    def _hit(self, point: Any, score: float, explain: dict[str, Any] | None, query: Query, shared: bool = False) -> Hit:
+        """shared: another query found the point too, and each hit's payload is its own."""
         record_id, payload = self._own(point)
+        if shared and not self.fresh:
+            payload = copy.deepcopy(payload)
         vectors = self._vectors(point.vector) if query.with_vectors else {}
         return Hit(record_id, vectors, payload if query.with_payload else {}, score, explain)
 
@@ -272,7 +300,7 @@ class Dialect(Store):
 
     def _own(self, point: Any) -> tuple[str, dict[str, Any]]:
         """A record's id and payload, as they were given."""
-        payload = point.payload or {}
+        payload = dict(point.payload or {})
         own = payload.pop(ID_KEY, None)
         if EXACT_KEY in payload:
             payload = json.loads(payload[EXACT_KEY])

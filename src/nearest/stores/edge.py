@@ -79,6 +79,7 @@ _SCANNED = 10_000
 
 
 class EdgeStore(Dialect):
+    fresh = True
     capabilities = Capabilities(
         features=frozenset(
             {
@@ -123,7 +124,7 @@ class EdgeStore(Dialect):
                 if exists:
                     found = _read_schema(folder)
                     _folder.check_same(folder, found, schema)
-                    shard = _load(engine, folder)
+                    shard = _load(engine, folder, found)
                 else:
                     assert schema is not None
                     found = schema
@@ -383,9 +384,11 @@ def _read_schema(folder: Path) -> Schema:
         raise CollectionDamaged(f"{folder / _SCHEMA_FILE} cannot be read ({error}); restore it from a backup") from None
 
 
-def _load(engine: ModuleType, folder: Path) -> Any:
+def _load(engine: ModuleType, folder: Path, schema: Schema) -> Any:
     try:
-        return engine.EdgeShard.load(str(folder))
+        segments = len(list((folder / "segments").iterdir()))
+        settings = engine.EdgeConfig(**_vectors(engine, schema), max_search_threads=_threads(segments))
+        return engine.EdgeShard.load(str(folder), settings)
     except Exception as error:
         _raise_known(error, folder)
         raise CollectionDamaged(f"{folder} cannot be opened ({error}); restore it from a backup") from error
@@ -413,11 +416,7 @@ def _create(engine: ModuleType, folder: Path, schema: Schema) -> Any:
 
 
 def _config(engine: ModuleType, schema: Schema) -> Any:
-    metrics = {"cosine": engine.Distance.Cosine, "dot": engine.Distance.Dot, "l2": engine.Distance.Euclid}
-    maxsim = engine.MultiVectorConfig(engine.MultiVectorComparator.MaxSim)
     index = schema.index
-    # No graph of multi-vectors: each comparison is of all tokens with all, so building one takes seconds a record.
-    scanned = engine.HnswIndexConfig(m=0, ef_construct=index.ef_construct, full_scan_threshold=10_000)
     quantization = {
         "none": lambda: None,
         "scalar": lambda: engine.ScalarQuantizationConfig(engine.ScalarType.Int8, quantile=0.99),
@@ -425,7 +424,21 @@ def _config(engine: ModuleType, schema: Schema) -> Any:
         "binary": engine.BinaryQuantizationConfig,
     }[index.quantization]()
     return engine.EdgeConfig(
-        vectors={
+        **_vectors(engine, schema),
+        # Values with more vectors than this (in KiB) get links of their own; below, the engine scans; see `_few`.
+        hnsw_config=engine.HnswIndexConfig(m=index.m, ef_construct=index.ef_construct, full_scan_threshold=1_000),
+        quantization_config=quantization,
+        max_search_threads=_threads(os.cpu_count() or 1),
+    )
+
+
+def _vectors(engine: ModuleType, schema: Schema) -> dict[str, Any]:
+    metrics = {"cosine": engine.Distance.Cosine, "dot": engine.Distance.Dot, "l2": engine.Distance.Euclid}
+    maxsim = engine.MultiVectorConfig(engine.MultiVectorComparator.MaxSim)
+    # No graph of multi-vectors: each comparison is of all tokens with all, so building one takes seconds a record.
+    scanned = engine.HnswIndexConfig(m=0, ef_construct=schema.index.ef_construct, full_scan_threshold=10_000)
+    return {
+        "vectors": {
             name: engine.EdgeVectorParams(
                 spec.dim,
                 metrics[spec.metric],
@@ -435,13 +448,18 @@ def _config(engine: ModuleType, schema: Schema) -> Any:
             for name, spec in schema.vectors.items()
         },
         # The engine wants one vector field at least, so a collection of texts alone has one that stays empty.
-        sparse_vectors={
+        "sparse_vectors": {
             name: engine.EdgeSparseVectorParams() for name in schema.sparse or (() if schema.vectors else (_NO_VECTOR,))
         },
-        # Values with more vectors than this (in KiB) get links of their own; below, the engine scans; see `_few`.
-        hnsw_config=engine.HnswIndexConfig(m=index.m, ef_construct=index.ef_construct, full_scan_threshold=1_000),
-        quantization_config=quantization,
-    )  # fmt: skip
+    }
+
+
+def _threads(segments: int) -> int:
+    """That read the segments of a collection at once.
+
+    One of two segments is the one written to, mostly empty: there handing a search to threads costs more than it gains.
+    """
+    return min(segments, os.cpu_count() or 1) if segments > 2 else 1
 
 
 def _field(engine: ModuleType, kind: FieldKind) -> Any:
