@@ -9,7 +9,7 @@ the search is exact, so that nothing but the cuts differs. Prints a table in Mar
     python -m benchmarks.chunking --datasets peps --only markdown,semantic
 
 What is measured is kept in .cache/bench/chunking.jsonl until the code of the chunkers or of the fusion changes, and a
-run that was stopped goes on where it was. Vectors are kept beside it.
+run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def run() -> None:
 def measure(datasets: Sequence[str], strategies: Sequence[str], sizes: Sequence[int], documents: int | None) -> None:
     """documents: so many of each data set at most, those with judgements first; None: all."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    model = nearest.embedder("local:all-MiniLM-L6-v2", cache=str(CACHE / "chunking-vectors.db"))
+    model = nearest.embedder("local:all-MiniLM-L6-v2")
     speed(model.tokenizer)
     kept = CACHE / "chunking.jsonl"
     sources = [*sorted(Path(chunkers.__file__).parent.glob("*.py")), Path(fusion.__file__)]

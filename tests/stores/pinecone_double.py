@@ -162,13 +162,15 @@ class Namespace:
     records: Records = field(default_factory=dict)  # the state at LSN `indexed`
     pending: list[Callable[[Records], None]] = field(default_factory=list)
     indexed: int = 0
-    _rows: np.ndarray[Any, np.dtype[np.float32]] | None = None  # of `records`, until the next change
+    _matrix: tuple[Any, Any] | None = None
 
     @property
-    def rows(self) -> np.ndarray[Any, np.dtype[np.float32]]:
-        if self._rows is None:
-            self._rows = np.stack([stored.values for stored in self.records.values()])
-        return self._rows
+    def matrix(self) -> tuple[Any, Any]:
+        """The vectors of `records`, float64 (n, d), and their lengths, (n,); kept until the next change."""
+        if self._matrix is None:
+            rows = np.array([stored.values for stored in self.records.values()], np.float64)
+            self._matrix = rows, np.linalg.norm(rows, axis=1)
+        return self._matrix
 
     @property
     def committed(self) -> int:
@@ -183,7 +185,7 @@ class Namespace:
     def advance(self) -> None:
         if self.pending:
             self.pending.pop(0)(self.records)
-            self._rows = None
+            self._matrix = None
             self.indexed += 1
 
 
@@ -446,7 +448,12 @@ class PineconeDouble:
         space = index.namespaces.get(name, Namespace())
         found = list(space.records.items())
         chosen = [place for place, (_, stored) in enumerate(found) if test is None or test(stored.metadata)]
-        scores = _scores(index.metric, space.rows[chosen], wanted) if chosen else np.empty(0)
+        scores = np.empty(0)
+        if chosen:
+            rows, lengths = space.matrix
+            if test is not None:
+                rows, lengths = rows[chosen], lengths[chosen]
+            scores = _scores(index.metric, rows, lengths, wanted)
         best = np.argsort(scores if index.metric == "euclidean" else -scores, kind="stable")[:top]
         shown = body.get("includeValues", False), body.get("includeMetadata", False)
         matches = []
@@ -463,13 +470,11 @@ class PineconeDouble:
         return answer, headers
 
 
-def _scores(metric: str, rows: Any, wanted: Any) -> Any:
-    rows = rows.astype(np.float64)
+def _scores(metric: str, rows: Any, lengths: Any, wanted: Any) -> Any:
     if metric == "euclidean":  # the service reports the squared distance
         return ((rows - wanted) ** 2).sum(axis=1)
-    if metric == "cosine":
-        rows, wanted = rows / np.linalg.norm(rows, axis=1, keepdims=True), wanted / np.linalg.norm(wanted)
-    return rows @ wanted
+    products = rows @ wanted
+    return products / (lengths * np.linalg.norm(wanted)) if metric == "cosine" else products
 
 
 def _state(index: Index, name: str) -> Records:
