@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -174,14 +173,16 @@ class Searcher:
         """
         rows: list[list[ArrayLike | None]] = [[None] * len(some) for some in wordings]
         asked: list[tuple[int, int, str]] = []
+        missing = [0] * len(wordings)
         if mode != "lexical":
+            first = 0 if vectors is None else 1
             for i, some in enumerate(wordings):
                 if vectors is not None:
                     rows[i][0] = vectors[i]
-                first = 0 if vectors is None else 1
-                asked += [(i, j, text) for j, text in enumerate(some) if text is not None and j >= first]
-        missing = Counter(i for i, _, _ in asked)
-        ready = [i for i in range(len(wordings)) if not missing[i]]
+                wanted = [(i, j, text) for j, text in enumerate(some) if text is not None and j >= first]
+                missing[i] = len(wanted)
+                asked += wanted
+        ready = [i for i, count in enumerate(missing) if not count]
 
         def moved(some: list[int]) -> tuple[list[int], list[list[ArrayLike | None]]]:
             if examples is None or mode == "lexical":

@@ -225,19 +225,18 @@ class Dialect(Store):
         asked = [self._requests(query) for query in queries]
         answers = iter(self._run([request for each in asked for request in each]))
         found = [[next(answers) for _ in each] for each in asked]
-        fused = [
-            self._fused(query, query.find, lists)
+        fused = {
+            i: self._fused(query, query.find, found[i])
+            for i, query in enumerate(queries)
             if isinstance(query.find, Fused) and not fuses_natively(query, query.find)
-            else None
-            for query, lists in zip(queries, found, strict=True)
-        ]
-        wanted = Counter(key for best in fused if best is not None for key in best)
-        points = self._points(list(wanted), any(query.with_vectors for query in queries))
+        }
+        wanted = Counter(key for best in fused.values() for key in best) if fused else {}
+        points = self._points(list(wanted), any(query.with_vectors for query in queries)) if wanted else {}
         hits = [
-            self._answer(query, lists[0])
-            if best is None
-            else [self._hit(points[key], *told, query, wanted[key] > 1) for key, told in best.items() if key in points]
-            for query, lists, best in zip(queries, found, fused, strict=True)
+            [self._hit(points[key], *told, query, wanted[key] > 1) for key, told in fused[i].items() if key in points]
+            if i in fused
+            else self._answer(query, found[i][0])
+            for i, query in enumerate(queries)
         ]
         for some in hits:
             some.sort(key=lambda hit: (-hit.score, hit.id))
