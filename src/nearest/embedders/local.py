@@ -164,7 +164,8 @@ class LocalEmbedder(Embedder):
     def stream_queries(
         self, texts: Sequence[str], *, truncate: bool = False
     ) -> Iterator[tuple[Sequence[int], Float32]]:
-        return self._parts(texts, self.prefixes.query, truncate)
+        # The shortest first, so that whoever searches for them can begin, and has little left at the end.
+        return self._parts(texts, self.prefixes.query, truncate, shortest_first=True)
 
     def _embed(self, texts: Sequence[str], prefix: str, truncate: bool) -> Float32:
         vectors: Float32 = np.empty((len(texts), self.dimension), np.float32)
@@ -172,7 +173,9 @@ class LocalEmbedder(Embedder):
             vectors[rows] = part
         return vectors
 
-    def _parts(self, texts: Sequence[str], prefix: str, truncate: bool) -> Iterator[tuple[list[int], Float32]]:
+    def _parts(
+        self, texts: Sequence[str], prefix: str, truncate: bool, *, shortest_first: bool = False
+    ) -> Iterator[tuple[list[int], Float32]]:
         """Texts of about one length, by their indexes, and their vectors."""
         if isinstance(texts, str):
             raise InvalidInput("texts must be a list of strings, got one string; write [text]")
@@ -182,7 +185,8 @@ class LocalEmbedder(Embedder):
         def batches() -> Iterator[tuple[list[int], Sequence[NDArray[np.int32]]]]:
             for first in range(0, len(texts), WINDOW):
                 tokens = self._tokenize([prefix + t for t in texts[first : first + WINDOW]], first, truncate)
-                for rows in runtime.batches([len(ids) for ids in tokens]):
+                every = list(runtime.batches([len(ids) for ids in tokens]))
+                for rows in reversed(every) if shortest_first else every:
                     yield [first + i for i in rows], runtime.pad([tokens[i] for i in rows], self.max_tokens)
 
         if len(texts):
