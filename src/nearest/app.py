@@ -80,6 +80,7 @@ RESERVED = frozenset(
     {"dense", "lexical", "hybrid", TOKENS, "weighted", "mode", "filter", "first", "rerank", "diversity"}
 )
 """What `Hit.explain` calls other things; no vector of a user's has such a name."""
+_EVALUATES = "evaluates"  # a setting of the collections that `evaluate` makes: the data set's name
 _FIRST_CHUNK = Comparison(("first",), "$eq", True)
 _NUMBERED_FIRST = Comparison(("chunk",), "$eq", 0)  # in collections made before passages had `first`
 
@@ -254,7 +255,7 @@ def evaluate(
     *,
     location: str | Path | None = None,
     embedder: str | Embedder | None = None,
-    chunker: str | Chunker = "whole",
+    chunker: str | Chunker | None = None,
     against: str | Path | None = None,
     runs: str | Path | None = None,
     answers: bool = False,
@@ -268,26 +269,45 @@ def evaluate(
     against: a TREC run file to compare with. runs: a folder for TREC run files, one a mode. answers: measure
     `Collection.ask` too, with a generator or without.
     location: where its collection is kept, so that a second run indexes nothing; by default it is
-    temporary. Texts over the model's limit are pooled, and counted. Raises InvalidInput for a data set that
-    does not fit together, before anything is written, and for a collection that holds other documents.
+    temporary. A collection that was not made by this function is measured as it is, and nothing is written to it.
+    chunker: `whole` where the collection is made. Texts over the model's limit are pooled, and counted. Raises
+    InvalidInput, before anything is written, for a data set that does not fit together, for a run file or folder that
+    cannot serve, and for a collection that lacks documents of the data set, or was made of another one.
     """
     import tempfile
 
     from nearest import evaluate
 
     dataset = evaluate.load(folder, readers.for_path(Path(folder) / "corpus.jsonl"))
+    theirs = evaluate.read_run(against, dataset) if against is not None else None
+    if runs is not None:
+        evaluate.check_runs(runs, dataset)
+    if generator is not None and not answers:
+        raise InvalidInput("a generator writes answers, which were not asked for; give answers=True (--answers)")
+    model = generators.load(generator) if isinstance(generator, str) else generator
     with contextlib.ExitStack() as stack:
         place = location or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nearest-"))) / "kb"
-        kb = stack.enter_context(open(place, embedder=embedder, chunker=chunker))
-        if kb.count() > len(kb.ledger.lookup(dataset.ids)):
+        try:
+            kb = stack.enter_context(open(place, embedder=embedder, chunker=chunker, create=False))
+        except NotACollection:
+            kb = stack.enter_context(open(place, embedder=embedder, chunker=chunker or "whole"))
+        held, known = kb.count(), len(kb.ledger.lookup(dataset.ids))
+        made = not held or _EVALUATES in kb.ledger.settings()
+        if not held:
+            kb.ledger.set({_EVALUATES: dataset.name})
+        if made and held > known:
             raise InvalidInput(f"{place} holds other documents than {folder}; give another folder")
-        measured = evaluate.run(kb, dataset, progress, fusions=fusions)
+        if not made and known < len(dataset.ids):
+            raise InvalidInput(
+                f"{place} was not made by an evaluation, and lacks {len(dataset.ids) - known} of the documents of "
+                f"{folder}, which are not added to it; give another folder"
+            )
+        measured = evaluate.run(kb, dataset, progress, fusions=fusions, index=made)
         if runs is not None:
             evaluate.write_runs(measured, runs)
-        if against is not None:
-            evaluate.compare_with(measured, against, dataset)
+        if against is not None and theirs is not None:
+            evaluate.compare_with(measured, Path(against).name, theirs)
         if answers:
-            model = generators.load(generator) if isinstance(generator, str) else generator
             measured.answers = evaluate.ask(
                 dataset.queries, dataset.qrels, lambda text: kb.ask(text, generator=model), progress
             )
@@ -706,6 +726,7 @@ class Collection:
         where: Mapping[str, Any] | Filter | None = None,
         mode: Mode = "hybrid",
         fusion: FusionMethod = "adaptive",
+        alpha: float | None = None,
         vector: ArrayLike | None = None,
         candidates: int = 100,
         weights: Mapping[str, float] | None = None,
@@ -729,6 +750,9 @@ class Collection:
         vector: float32 (d,), used instead of embedding the query. Each hit's `explain` tells its rank and score
         in every part that found it, and that of the answer the time of each stage, see `Hits`; explain=False leaves
         both out. Raises InvalidQuery or InvalidFilter.
+
+        alpha: weighs the two parts of hybrid by hand, from 0 (words alone) to 1 (vectors alone), instead of by what
+        each ranking tells of itself; scores are then `normalized`, or as `fusion` says if it is not adaptive.
 
         weights: of the vectors by name, of a collection that has several ({"dense": 1, "title": 0.5}; `dense` is the
         passage's own). The dense score of a hit is then the weighted mean of its cosines, each computed for whatever is
@@ -759,7 +783,7 @@ class Collection:
             [query], k=k, where=where, mode=mode, fusion=fusion, candidates=candidates, ef=ef, explain=explain,
             vectors=None if vector is None else [vector], refinement=how,
             examples=self._examples(like, unlike, query is not None or vector is not None) if like or unlike else None,
-            expand=expand, weights=weights,
+            expand=expand, weights=weights, alpha=alpha,
         )[0]  # fmt: skip
 
     def search_many(
@@ -770,6 +794,7 @@ class Collection:
         where: Mapping[str, Any] | Filter | None = None,
         mode: Mode = "hybrid",
         fusion: FusionMethod = "adaptive",
+        alpha: float | None = None,
         vectors: Sequence[ArrayLike] | None = None,
         candidates: int = 100,
         weights: Mapping[str, float] | None = None,
@@ -793,7 +818,7 @@ class Collection:
             raise InvalidQuery(f"{len(queries)} queries need as many vectors, got {len(vectors)}")
         return self._searching(tenant)(
             list(queries), k=k, where=where, mode=mode, fusion=fusion, candidates=candidates, ef=ef, explain=explain,
-            vectors=vectors, weights=weights,
+            vectors=vectors, weights=weights, alpha=alpha,
             refinement=self._refinement(rerank, rerank_candidates, rerank_seconds, min_score, group_by, diversity),
         )  # fmt: skip
 

@@ -606,7 +606,7 @@ class Store(ABC):
         find = query.find
         if isinstance(find, Fused):
             native = list(dict.fromkeys(part_name(part) for part in find.parts))
-            fuses = "native_fusion" in self.capabilities
+            fuses = self._fuses(query, find)
             completed = [] if fuses else ["fusion"]
             native += ["fusion"] if fuses else []
         else:
@@ -614,6 +614,10 @@ class Store(ABC):
         if query.where is not None:
             native.append("where")
         return {"native": native, "completed": completed}
+
+    def _fuses(self, query: Query, find: Fused) -> bool:
+        """Whether the store itself fuses this query."""
+        return "native_fusion" in self.capabilities
 
     def check_query(self, query: Query) -> Query:
         """The query with its vectors as float32 and its condition parsed.

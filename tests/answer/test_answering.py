@@ -115,7 +115,14 @@ def test_a_model_that_finds_nothing_says_so(answering: Answering) -> None:
         assert isinstance(answer, Answer)
         assert (answer.found, answer.text, answer.notice) == (False, NOT_FOUND, None)
         assert answer.spent.requests == 1
-    assert answering(HITS, "").answer(QUESTION, Asked()).notice == "test:scripted gave no text"
+
+
+def test_a_model_that_gives_no_text_is_no_evidence_of_absence(answering: Answering) -> None:
+    answer = answering(HITS, " \n").answer(QUESTION, Asked())
+    assert answer.notice == "test:scripted gave no text; sentences of the sources are quoted instead"
+    assert answer.found
+    assert answer.generator == "extractive"
+    assert answer.spent.requests == 1
 
 
 def test_a_stream_gives_sources_pieces_checked_sentences_and_the_answer(answering: Answering) -> None:

@@ -730,7 +730,7 @@ def test_eval_keeps_its_index_where_it_is_told_to(run: Run, judged: Path, tmp_pa
     put(tmp_path / "other", nearest.Document("mine", "my own"))
     other = run("eval", judged, "-c", "other", "--chunker", "recursive")
     assert (other.code, other.out) == (2, "")
-    assert "other holds other documents" in other.err
+    assert "other was not made by an evaluation, and lacks 9 of the documents" in other.err
     assert run("info", "-c", "other", "--json").data["documents"] == 1
 
 

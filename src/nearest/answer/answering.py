@@ -22,6 +22,7 @@ Part = Sources | str | Sentence | Answer
 """What a stream gives: the sources; pieces of text as they come; each sentence once it is checked; the answer."""
 Steps = abc.Generator[Part, None, Answer]
 _ABSENT = re.compile(rf"\W*{prompt.ABSENT}\W*", re.IGNORECASE)
+_MARKS = re.compile(r"(?<=\s)(?:\[\d{1,4}\])+(?=[\s.,;:!?)]|$)")  # of footnotes, not of code such as a[0]
 _OPEN_MARK = re.compile(r"\s*\[[\d,;\s]*$")  # a citation that is still being written
 
 
@@ -110,7 +111,8 @@ class Answerer:
         best = {c.source.number: i for i, c in reversed(list(enumerate(evidence.best)))}
         for candidate in sorted(evidence.best, key=lambda c: (best[c.source.number], c.start)):
             number = candidate.source.number
-            text = " ".join(candidate.text.split())
+            # Marks of the source's own would pass for ours.
+            text = " ".join(_MARKS.sub("", candidate.text).split()) or " ".join(candidate.text.split())
             piece = f"{' ' if raw else ''}{text} [{number}]"
             start = len(raw) + bool(raw)
             raw += piece
@@ -142,14 +144,14 @@ class Answerer:
         except NearestError as error:
             failure = error
             spent += Spent(requests=int(error.context.get("attempts", 1)), dollars=None)
-        if failure is not None and not raw.strip():
-            notice = f"{generator.name} failed ({failure.kind}: {failure}); sentences of the sources are quoted instead"
+        if not raw.strip():
+            why = "gave no text" if failure is None else f"failed ({failure.kind}: {failure})"
+            notice = f"{generator.name} {why}; sentences of the sources are quoted instead"
             answer = yield from self._quoted(replace(blank, generator=EXTRACTIVE), asked, embedder)
             return replace(answer, notice=notice, spent=spent)
-        if _ABSENT.fullmatch(raw) or not raw.strip():
+        if _ABSENT.fullmatch(raw):
             yield NOT_FOUND
-            notice = None if raw.strip() else f"{generator.name} gave no text"
-            return replace(blank, raw=NOT_FOUND, notice=notice, spent=spent)
+            return replace(blank, raw=NOT_FOUND, spent=spent)
         if told != raw:
             yield raw[len(told) :]
         for sentence in support.cited(raw)[len(checked) :]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from nearest.answer.parts import Source, Sources
 from nearest.contract import Hit
+
+_WORD = re.compile(r"[^\s.,;:!?]+")  # signs that make no difference to what is said
 
 
 @dataclass(slots=True)
@@ -38,7 +41,7 @@ def pack(hits: Sequence[Hit], count: Callable[[str], int], budget: int) -> tuple
         text = hit.text
         if not text.strip():
             continue
-        same = next((p for p in passages if _plain(text) in _plain(p.text)), None)
+        same = next((p for p in passages if _within(text, p.text)), None)
         if same is not None:  # the same passage, again or in another document
             name = hit.document_id or hit.id
             if name == same.best.document_id:
@@ -47,7 +50,7 @@ def pack(hits: Sequence[Hit], count: Callable[[str], int], budget: int) -> tuple
                 same.also.append(name)
             continue
         joined = _joined(passages, hit)
-        near = [p for p in passages if _touches(p, hit)]
+        near = [p for p in passages if _touches(p, hit) or _within(p.text, text)]
         cost = count(joined.text) - sum(count(p.text) for p in near)
         if used + cost > budget:
             omitted += 1
@@ -70,6 +73,11 @@ def _joined(passages: Sequence[_Passage], hit: Hit) -> _Passage:
     """The hit with the passages that it overlaps or touches; the best of them gives its score and place."""
     start, text, chunks, also = _start(hit), hit.text, [hit.id], []
     best, cosine = hit, _cosine(hit)
+    for passage in passages:
+        if not _touches(passage, hit) and _within(passage.text, text):  # this one says more, in another document
+            name = passage.best.document_id or passage.best.id
+            chunks += passage.chunks if name == hit.document_id else []
+            also += [other for other in (name, *passage.also) if other != hit.document_id and other not in also]
     for passage in sorted((p for p in passages if _touches(p, hit)), key=lambda p: p.start):
         first, second = sorted(((passage.start, passage.text), (start, text)))
         start, text = first[0], first[1] + second[1][first[0] + len(first[1]) - second[0] :]
@@ -96,5 +104,10 @@ def _cosine(hit: Hit) -> float | None:
     return float(told["score"]) if isinstance(told, dict) and "score" in told else None
 
 
+def _within(small: str, large: str) -> bool:
+    """Whether the words of one text are, in their order, among those of another."""
+    return f" {_plain(small)} " in f" {_plain(large)} "
+
+
 def _plain(text: str) -> str:
-    return " ".join(text.split()).casefold()
+    return " ".join(_WORD.findall(text)).casefold()

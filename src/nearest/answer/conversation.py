@@ -27,7 +27,7 @@ class Conversation:
     """Questions and answers in their order. turns: what was answered so far. keep: turns that a rewrite may see.
 
     With a generator it rewrites; without one, or where that fails, a question that points back (`it`, `and what
-    about ...`) is searched for together with the one before it.
+    about ...`) is searched for together with the last that did not.
     """
 
     def __init__(self, answerer: Answerer, asked: Asked, keep: int = 6) -> None:
@@ -58,7 +58,8 @@ class Conversation:
         """The question as it can be understood alone; what rewriting it used; and what went wrong, if anything."""
         if not self.turns:
             return question, Spent(), None
-        simple = f"{self.turns[-1].standalone} {question}" if _BACK.search(question) else question
+        before = next((turn for turn in reversed(self.turns) if not _BACK.search(turn.question)), self.turns[0])
+        simple = f"{before.standalone} {question}" if _BACK.search(question) else question
         generator = self._answerer.generator
         if generator is None:
             return simple, Spent(), None
@@ -66,7 +67,8 @@ class Conversation:
         try:
             text, spent = generator.complete(prompt.rewrite(turns, question), max_tokens=_TOKENS)
         except NearestError as error:
-            return simple, Spent(1, dollars=None), f"the question could not be rewritten ({error.kind}: {error})"
+            spent = Spent(int(error.context.get("attempts", 1)), dollars=None)
+            return simple, spent, f"the question could not be rewritten ({error.kind}: {error})"
         lines = text.strip().splitlines()
         if len(lines) != 1 or len(lines[0]) > _LONGEST:
             return simple, spent, f"{generator.name} gave no question of one line when asked to rewrite this one"

@@ -193,6 +193,9 @@ def search(
     fusion: Annotated[
         str, typer.Option(metavar="METHOD", help="Of hybrid: adaptive, normalized, rrf or distribution.")
     ] = "adaptive",
+    alpha: Annotated[
+        float | None, typer.Option(metavar="X", help="Weigh hybrid by hand: 0 is words alone, 1 meaning alone.")
+    ] = None,
     weight: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=X", help="Of a vector (dense, or one of add --vector); repeatable."),
@@ -230,6 +233,7 @@ def search(
             where=condition,
             mode=cast("Any", mode),
             fusion=cast("Any", fusion),
+            alpha=alpha,
             weights=weights,
             like=like or (),
             rerank=rerank,
@@ -324,7 +328,9 @@ def evaluate(
         ),
     ] = None,
     embedder: Model = None,
-    chunker: Annotated[str, typer.Option(metavar="NAME", help="How texts are cut.")] = "whole",
+    chunker: Annotated[
+        str | None, typer.Option(metavar="NAME", help="How texts are cut, where they are indexed; by default not.")
+    ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Every method of fusion, against the default one (adaptive).")
     ] = False,
@@ -345,7 +351,7 @@ def evaluate(
     """Measure search on a data set with judgements.
 
     DIR is indexed and asked its questions in every mode: dense, lexical and hybrid. With --make N it is only made, from
-    the collection's own documents, for another run to measure.
+    the collection's own documents; another run with that collection then measures it as it is, and adds nothing.
     """
     from nearest import app
     from nearest.cli import show

@@ -132,12 +132,30 @@ def compare(
     return Comparison(first, second, measure, difference, p, sum(x > y for x, y in pairs), sum(x < y for x, y in pairs))
 
 
-def compare_with(evaluation: Evaluation, path: str | Path, dataset: Dataset) -> None:
-    """Compare each mode with a TREC run file; the results are added to `comparisons`. Raises InvalidInput."""
+def read_run(path: str | Path, dataset: Dataset) -> dict[str, dict[str, float]]:
+    """The measures of a TREC run file, of each query with a positive judgement.
+
+    One without a line in it found nothing, and has 0. Raises InvalidInput for a run about other queries.
+    """
     theirs = {query: [document for document, _ in ranking] for query, ranking in trec.read(path).items()}
-    other = per_query(theirs, dataset.qrels)
-    name = Path(path).name
-    evaluation.comparisons += [compare(mode, each, name, other) for mode, each in evaluation.per_query.items()]
+    strange = next((query for query in theirs if query not in dataset.queries), None)
+    if strange is not None or not theirs.keys() & metrics.judged_queries(dataset.qrels):
+        what = f"such as {strange!r}" if strange is not None else "of which none is judged"
+        raise InvalidInput(f"{path} is about other queries than {dataset.name}, {what}; compare runs on one data set")
+    return per_query(theirs, dataset.qrels)
+
+
+def compare_with(evaluation: Evaluation, name: str, theirs: Mapping[str, Mapping[str, float]]) -> None:
+    """Compare each mode with another run, by what `read_run` gives of it; adds the results to `comparisons`."""
+    evaluation.comparisons += [compare(mode, each, name, theirs) for mode, each in evaluation.per_query.items()]
+
+
+def check_runs(folder: str | Path, dataset: Dataset) -> None:
+    """Raises InvalidInput where `write_runs` could not write: ids that hold a space, a file in the folder's place."""
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise InvalidInput(f"{folder} is a file; run files are written to a folder")
+    for name in itertools.chain(dataset.ids, dataset.qrels):
+        trec.check(name)
 
 
 def write_runs(evaluation: Evaluation, folder: str | Path) -> None:
@@ -186,18 +204,23 @@ def ask(
 
 
 def run(
-    kb: Collection, dataset: Dataset, progress: Callable[[Stage], None] | None = None, *, fusions: bool = False
+    kb: Collection,
+    dataset: Dataset,
+    progress: Callable[[Stage], None] | None = None,
+    *,
+    fusions: bool = False,
+    index: bool = True,
 ) -> Evaluation:
     """Index what the collection lacks of a data set, pooling what is over the model's limit, and measure it.
 
+    index: or measure the collection as it is.
     fusions: instead of the three modes, every method of fusion and its two parts; the modes are then named after them.
     """
     tell = progress or (lambda stage: None)
     total = len(dataset.ids)
     started = time.perf_counter()
-    report = kb.add(
-        dataset.documents(), pool=True, progress=lambda at: tell(Stage("index", at.documents + at.failed, total))
-    )
+    documents = dataset.documents() if index else ()
+    report = kb.add(documents, pool=True, progress=lambda at: tell(Stage("index", at.documents + at.failed, total)))
     seconds = {"index": time.perf_counter() - started}
     modes: dict[str, dict[str, float]] = {}
     intervals: dict[str, dict[str, tuple[float, float]]] = {}

@@ -25,12 +25,17 @@ def write(path: str | Path, run: Run, tag: str = "nearest") -> None:
         before = np.float32(np.inf)
         for rank, (document, score) in enumerate(ranking, 1):
             for name in (query, document, tag):
-                if not name or any(c.isspace() for c in name):
-                    raise InvalidInput(f"a TREC run cannot hold the name {name!r}: it is empty or holds a space")
+                check(name)
             told = min(np.float32(score), np.nextafter(before, np.float32(-np.inf)))
             before = told
             lines.append(f"{query} Q0 {document} {rank} {float(told)!r} {tag}\n")
     Path(path).write_text("".join(lines), encoding="utf-8")
+
+
+def check(name: str) -> None:
+    """Raises InvalidInput for a name that a run cannot hold."""
+    if not name or any(c.isspace() for c in name):
+        raise InvalidInput(f"a TREC run cannot hold the name {name!r}: it is empty or holds a space")
 
 
 def read(path: str | Path) -> dict[str, list[tuple[str, float]]]:

@@ -420,6 +420,7 @@ class RedisBackend:
             self._redis: Any = redis.Redis.from_url(
                 url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 1)
             )
+            self._redis.connection_pool.make_connection()  # connects to nothing; refuses unknown options
         except (TypeError, ValueError) as error:
             raise InvalidInput(f"the cache's URL cannot be used: {error}") from None
 

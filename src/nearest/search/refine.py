@@ -60,6 +60,10 @@ class Refinement:
             raise InvalidQuery(f"group_by must be document, or None, got {self.group_by!r}")
         if not (_number(self.diversity) and 0 <= self.diversity <= 1):
             raise InvalidQuery(f"diversity must be from 0 to 1, got {self.diversity!r}")
+        if self.after is not None and self.rerank_seconds is not None:
+            raise InvalidQuery(
+                "pages are cut from one ranking, and rerank_seconds may change it; leave one of them out"
+            )
         if self.after is not None and not isinstance(self.after, str):
             raise InvalidQuery(f'after must be "" or a page\'s cursor, got {self.after!r}')
 
@@ -85,12 +89,13 @@ class Refinement:
 @dataclass(slots=True)
 class Refined:
     """hits: of this page. told: what to add to a hit's `explain`, by id. facts: of the search. more: whether a
-    deeper ranking could fill the page up."""
+    deeper ranking could fill the page up. skipped: why the reranker did not judge."""
 
     hits: list[Hit]
     told: dict[str, dict[str, Any]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    skipped: str | None = None
     after: str | None = None
     more: bool = False
 
@@ -106,7 +111,7 @@ def refine(how: Refinement, query: str | None, found: Sequence[Hit], k: int, ask
         done.seconds["rerank"] = now - started
         started = now
     below = len(done.hits)
-    if how.min_score is not None:
+    if how.min_score is not None and done.skipped is None:
         done.hits = [hit for hit in done.hits if hit.score >= how.min_score]
         below -= len(done.hits)
     if how.group_by is not None:
@@ -119,7 +124,7 @@ def refine(how: Refinement, query: str | None, found: Sequence[Hit], k: int, ask
     if how.after is None:
         # Beyond a reranked head, or below the threshold, there is nothing to be had.
         done.more = len(done.hits) < k and len(found) == asked < MAX_K and how.rerank is None and not (
-            how.min_score is not None and below
+            how.min_score is not None and below > 0
         )  # fmt: skip
         done.hits = done.hits[:k]
     else:
@@ -133,6 +138,7 @@ def _reranked(how: Refinement, query: str, done: Refined) -> None:
     first = done.hits
     done.hits, skipped = rerank(how.rerank, query, first, how.rerank_seconds, stored=how.stored)
     facts: dict[str, Any] = {"model": how.rerank.name, "candidates": len(first)}
+    done.skipped = skipped
     if skipped is not None:
         facts["skipped"] = skipped
         for hit in first:

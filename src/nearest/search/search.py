@@ -82,10 +82,14 @@ class Searcher:
         examples: Examples | None = None,
         expand: Expand | None = None,
         weights: Mapping[str, float] | None = None,
+        alpha: float | None = None,
     ) -> list[Hits]:
         """The hits of each text, in their order. vectors: given instead of embedding the texts.
 
         weights: of the store's vectors by name, see `weighted`; only `dense` without them.
+
+        alpha: the share of the vectors in a hybrid ranking, 0 to 1, the rest being that of the words; scores are then
+        `normalized` unless another method than the adaptive one was asked for.
 
         examples: move every query's vector, and may stand alone. expand: its wordings are searched along with
         each text, and count together as much as the text itself.
@@ -102,10 +106,20 @@ class Searcher:
                 raise InvalidQuery(f"query {i}: the text is empty" if len(texts) > 1 else "the query text is empty")
         if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= MAX_K:
             raise InvalidQuery(f"k must be an integer from 1 to {MAX_K}, got {k!r}")
+        if fusion not in FUSIONS:
+            raise InvalidQuery(f"fusion must be {', '.join(FUSIONS)}, got {fusion!r}")
+        if not isinstance(candidates, int) or isinstance(candidates, bool) or not 1 <= candidates <= MAX_K:
+            raise InvalidQuery(f"candidates must be an integer from 1 to {MAX_K}, got {candidates!r}")
         if examples is not None and mode == "lexical":
             raise InvalidQuery("examples are compared by their vectors; mode must be dense or hybrid")
         if weights is not None and mode == "lexical":
             raise InvalidQuery("weights are about vectors; mode must be dense or hybrid")
+        if alpha is not None:
+            if mode != "hybrid":
+                raise InvalidQuery("alpha weighs vectors against words; mode must be hybrid")
+            if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 <= alpha <= 1:
+                raise InvalidQuery(f"alpha must be from 0 (words alone) to 1 (vectors alone), got {alpha!r}")
+            fusion = "normalized" if fusion == "adaptive" else fusion
         shares = None if weights is None else weighted.shares(weights, self._store.schema)
         plain = refinement.nothing
         if not plain:
@@ -122,7 +136,7 @@ class Searcher:
         for some, embedded in self._vectors(wordings, mode, vectors, examples):
             tokens = self._tokens([wordings[i] for i in some]) if shares and TOKENS in shares else [None] * len(some)
             queries = [
-                Query(_find(wordings[i], rows, mode, fusion, candidates, shares, own), depth, condition,
+                Query(_find(wordings[i], rows, mode, fusion, candidates, shares, own, alpha), depth, condition,
                       ef=ef, explain=explain, with_vectors=with_vectors)
                 for i, rows, own in zip(some, embedded, tokens, strict=True)
             ]  # fmt: skip
@@ -143,7 +157,7 @@ class Searcher:
                     _present(rank, hit, mode, explain, single, extra.get(hit.id))
                     for rank, hit in enumerate(done.hits if done else hits, 1)
                 ]
-                told[i] = Hits(shown, facts, done.after if done else None)
+                told[i] = Hits(shown, facts, done.after if done else None, skipped=done.skipped if done else None)
             started = time.perf_counter()
         return [told[i] for i in range(len(texts))]
 
@@ -285,20 +299,22 @@ def _find(
     candidates: int,
     shares: Mapping[str, float] | None,
     tokens: Sequence[Float32] | None,
+    alpha: float | None,
 ) -> Dense | Text | Fused:
     """For the wordings of one query, the user's own first."""
     parts: list[Dense | Text] = []
     weights: list[float] = []
     for i, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
         words = [Text(text)] if text is not None and mode != "dense" else []
-        rankings = len(words) + (vector is not None)
-        weights += [1.0 if i == 0 else 1.0 / (len(texts) - 1)] * rankings
+        weight = 1.0 if i == 0 else 1.0 / (len(texts) - 1)
+        weights += [weight if alpha is None else weight * alpha] * (vector is not None)
+        weights += [weight if alpha is None else weight * (1 - alpha)] * len(words)
         if shares is not None and vector is not None:
             parts += [Dense(tokens[i] if name == TOKENS and tokens else vector, name) for name in shares]
         elif vector is not None:
             parts.append(Dense(vector))
         parts += words
-    told = tuple(weights) if len(texts) > 1 else None
+    told = tuple(weights) if len(texts) > 1 or alpha is not None else None
     if shares is not None:
         return weighted.Weighted(tuple(parts), fusion, told, candidates=candidates, shares=tuple(shares.values()))
     return parts[0] if len(parts) == 1 else Fused(tuple(parts), fusion, told, candidates=candidates)

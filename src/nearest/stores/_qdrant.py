@@ -221,6 +221,10 @@ class Dialect(Store):
     def filter_support(self, comparison: Comparison) -> filters.Support:
         return support(self.schema, comparison)
 
+    def _fuses(self, query: Query, find: Fused) -> bool:
+        """By reciprocal rank, without weights, and with no parts to explain."""
+        return find.method == "rrf" and find.weights is None and not query.explain
+
     def _search_many(self, queries: list[Query]) -> list[list[Hit]]:
         asked = [self._requests(query) for query in queries]
         answers = iter(self._run([request for each in asked for request in each]))
@@ -228,7 +232,7 @@ class Dialect(Store):
         fused = {
             i: self._fused(query, query.find, found[i])
             for i, query in enumerate(queries)
-            if isinstance(query.find, Fused) and not fuses_natively(query, query.find)
+            if isinstance(query.find, Fused) and not self._fuses(query, query.find)
         }
         wanted = Counter(key for best in fused.values() for key in best) if fused else {}
         points = self._points(list(wanted), any(query.with_vectors for query in queries)) if wanted else {}
@@ -312,8 +316,3 @@ class Dialect(Store):
             else SparseVector(np.asarray(value.indices, np.uint32), np.asarray(value.values, np.float32))
             for name, value in stored.items()
         }
-
-
-def fuses_natively(query: Query, find: Fused) -> bool:
-    """Whether the engine fuses: by reciprocal rank, without weights, and with no parts to explain."""
-    return find.method == "rrf" and find.weights is None and not query.explain

@@ -46,7 +46,7 @@ from nearest.errors import (
 )
 from nearest.filters import Comparison, Filter, Memo
 from nearest.stores import _folder, _qdrant
-from nearest.stores._qdrant import ID_KEY, TIES, Dialect, fuses_natively
+from nearest.stores._qdrant import ID_KEY, TIES, Dialect
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -252,7 +252,7 @@ class EdgeStore(Dialect):
             return [qe.QueryRequest(query.k, query=self._find(find), filter=where, params=params, **shown)]
         depth = max(find.candidates, query.k)
         parts = [{"limit": depth, "query": self._find(p), "filter": where, "params": params} for p in find.parts]
-        if fuses_natively(query, find):
+        if self._fuses(query, find):
             prefetches = [qe.Prefetch(**part) for part in parts]
             fused = qe.Fusion.Rrf(k=find.rrf_k + 1)  # the engine counts ranks from 0
             return [qe.QueryRequest(query.k + TIES, prefetches=prefetches, query=fused, **shown)]

@@ -75,7 +75,7 @@ from nearest.errors import (
 from nearest.filters import Comparison, Filter
 from nearest.stores import _qdrant
 from nearest.stores._bm25 import K1, Analyzer, B
-from nearest.stores._qdrant import ID_KEY, TIES, Dialect, fuses_natively
+from nearest.stores._qdrant import ID_KEY, TIES, Dialect
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -342,7 +342,7 @@ class QdrantStore(Dialect):
         ]
         if not isinstance(find, Fused):
             return [None if part is None else models.QueryRequest(**part, **shown) for part in parts]
-        if fuses_natively(query, find):
+        if self._fuses(query, find):
             prefetches = [models.Prefetch(**part) for part in parts if part is not None]
             fused = models.RrfQuery(rrf=models.Rrf(k=find.rrf_k + 1))  # the engine counts ranks from 0
             request = models.QueryRequest(prefetch=prefetches, query=fused, limit=query.k + TIES, **shown)

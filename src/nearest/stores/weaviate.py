@@ -574,6 +574,11 @@ class WeaviateStore(Store):
             )
         return self._hits(query, found.objects, [one.metadata.score for one in found.objects])
 
+    def _fuses(self, query: Query, find: Fused) -> bool:
+        """As far as the query alone tells; see `_hybrid`."""
+        wide = max(find.candidates, query.k) >= _HYBRID
+        return find.method == "normalized" and not query.explain and wide and all(find.weights or (1.0,))
+
     def _hybrid(self, query: Query, find: Fused) -> list[Hit] | None:
         """By Weaviate, where its fusion is the one that was asked for: relative scores, which are our normalized ones.
 
@@ -582,10 +587,10 @@ class WeaviateStore(Store):
         """
         from weaviate.classes.query import HybridFusion
 
+        if not self._fuses(query, find):
+            return None
         weights = find.weights or (1.0,) * len(find.parts)
         depth = max(find.candidates, query.k)
-        if find.method != "normalized" or query.explain or depth < _HYBRID or not all(weights):
-            return None
         match find.parts:
             case (Dense() as dense, Text(text)):
                 alpha = weights[0] / sum(weights)
