@@ -50,6 +50,19 @@ def test_a_passage_that_is_there_twice_is_one_source_that_names_both_documents()
     assert omitted == 0
 
 
+def test_of_two_passages_the_one_that_says_all_of_the_other_and_more_is_the_source() -> None:
+    less, more, third = (
+        hit("a", "Keys rotate monthly."),
+        hit("b", "Keys rotate, monthly. And more."),
+        hit("c", "Other."),
+    )
+    for hits in ([less, third, more], [more, third, less]):
+        sources, _ = pack(hits, words, 100)
+        assert [(s.text, s.also) for s in sources] == [("Keys rotate, monthly. And more.", ("a",)), ("Other.", ())]
+    sources, _ = pack([hit("a", "x < 5"), hit("b", "x > 5"), hit("c", "ax > 55")], words, 100)
+    assert [s.text for s in sources] == ["x < 5", "x > 5", "ax > 55"]
+
+
 def test_what_does_not_fit_is_left_out_whole_and_a_smaller_one_is_taken() -> None:
     sources, omitted = pack([hit("a", "one two three"), hit("b", "four five six"), hit("c", "seven")], words, 4)
     assert [s.text for s in sources] == ["one two three", "seven"]

@@ -52,6 +52,20 @@ def test_without_a_model_a_question_that_points_back_goes_with_the_one_before(
     assert conversation.ask(question).standalone == expected
 
 
+def test_a_chain_of_such_questions_goes_with_the_last_that_stood_alone(answering: Answering) -> None:
+    conversation = Conversation(answering(HITS), Asked())
+    for question in ("Where was Ada Lovelace born?", "Where was Charles Babbage born?", "And when?"):
+        conversation.ask(question)
+    assert conversation.ask("Is it far?").standalone == "Where was Charles Babbage born? Is it far?"
+
+
+def test_the_requests_of_a_rewrite_that_fails_are_counted(answering: Answering) -> None:
+    gone = ConnectionFailed("gone", attempts=3)
+    conversation = Conversation(answering(HITS, "London. [1]", gone, "The Analytical Engine. [1]"), Asked())
+    conversation.ask("Where was Ada Lovelace born?")
+    assert conversation.ask("What did she write about?").spent.requests == 4
+
+
 @pytest.mark.parametrize("reply", [ConnectionFailed("gone"), "Two\nlines.", "", "x" * 1000])
 def test_a_rewrite_that_fails_is_told_and_the_answer_comes(answering: Answering, reply: str | ConnectionFailed) -> None:
     conversation = Conversation(answering(HITS, "London. [1]", reply, "The Analytical Engine. [1]"), Asked())

@@ -734,6 +734,37 @@ def test_eval_keeps_its_index_where_it_is_told_to(run: Run, judged: Path, tmp_pa
     assert run("info", "-c", "other", "--json").data["documents"] == 1
 
 
+def test_eval_measures_a_collection_of_ones_own_as_it_is(run: Run, tmp_path: Path) -> None:
+    put(
+        tmp_path / "kb",
+        *(nearest.Document(f"d{i}", f"Number {i} is {i * 7}. More of it follows here.") for i in range(8)),
+    )
+    assert run("eval", "set", "--make", "5", "-c", "kb").code == 0
+    before = run("info", "-c", "kb", "--json").data
+    measured = run("eval", "set", "-c", "kb", "--json").data
+    assert measured["chunker"] == before["chunker"]
+    assert run("info", "-c", "kb", "--json").data == before
+    assert run("rm", "d3", "-c", "kb").code == 0
+    lacking = run("eval", "set", "-c", "kb")
+    assert (lacking.code, lacking.out) == (2, "")
+    assert "lacks 1 of the documents" in lacking.err
+    assert run("info", "-c", "kb", "--json").data["documents"] == 7
+
+
+def test_eval_refuses_before_it_measures(run: Run, judged: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.run").write_text("zzz Q0 d1 1 3.0 t\n")
+    (tmp_path / "file").write_text("")
+    for arguments, why in (
+        (["--against", "other.run"], "other.run is about other queries than set, such as 'zzz'"),
+        (["--runs", "file"], "file is a file; run files are written to a folder"),
+        (["-g", "ollama:any"], "a generator writes answers, which were not asked for"),
+    ):
+        ran = run("eval", judged, "-c", "kept", *arguments)
+        assert (ran.code, ran.out) == (2, "")
+        assert why in ran.err
+    assert not (tmp_path / "kept").exists()
+
+
 def test_eval_with_a_document_that_fails(run: Run, judged: Path) -> None:
     with (judged / "corpus.jsonl").open("a") as file:
         file.write('{"_id": "empty", "text": ""}\n')

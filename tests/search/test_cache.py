@@ -89,6 +89,13 @@ def counts(kb: Collection, tenant: str | None = None) -> tuple[int, int, int]:
 # --- the same query --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("option", ["size=100", "semantics=0.9"])
+def test_an_option_that_redis_does_not_have_is_refused(option: str) -> None:
+    pytest.importorskip("redis", reason="the client of Redis is not installed")
+    with pytest.raises(errors.InvalidInput, match=f"the cache's URL cannot be used.*{option.partition('=')[0]}"):
+        connect_cache(f"redis://localhost:1/0?{option}")
+
+
 def test_the_same_query_is_answered_as_before_and_nothing_is_asked(place: str) -> None:
     with filled(place) as kb:
         found = kb.search("heading 30", where={"n": {"$lt": 200}})

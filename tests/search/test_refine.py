@@ -13,7 +13,7 @@ import pytest
 import nearest
 from nearest import errors, filters
 from nearest.app import Collection
-from nearest.contract import Document, Float32
+from nearest.contract import Dense, Document, Float32, Fused, Query, Text
 from nearest.search.feedback import BETA, GAMMA
 from nearest.search.highlight import words
 from nearest.search.refine import mmr
@@ -353,6 +353,49 @@ def test_explain_tells_what_the_store_did_and_how_long_it_took(kb: Collection) -
     silent = kb.search("heading 10", explain=False)
     assert silent.explain is None
     assert silent[0].explain is None
+
+
+def test_alpha_weighs_vectors_against_words(kb: Collection) -> None:
+    kb.add(compass(*range(0, 180, 10)))
+    query = "heading 40"
+
+    def scores(**how: Any) -> dict[str, float]:
+        return {hit.id: hit.score for hit in kb.search(query, k=20, **how)}
+
+    dense, words = scores(mode="dense"), scores(mode="lexical")
+    low, high = min(dense.values()), max(dense.values())
+    for alpha in (0.0, 0.3, 1):
+        wanted = {}
+        for name, score in dense.items():
+            by_words = (words[name] - min(words.values())) / (max(words.values()) - min(words.values()) or 1)
+            wanted[name] = alpha * (score - low) / (high - low) + (1 - alpha) * by_words
+        assert scores(alpha=alpha) == pytest.approx(wanted, abs=1e-5)
+    assert scores(alpha=0.5) == pytest.approx(scores(fusion="normalized"))
+    assert scores(alpha=0.5, fusion="rrf") == pytest.approx({n: s / 2 for n, s in scores(fusion="rrf").items()})
+    assert [hits.explain for hits in kb.search_many([query], alpha=0.2)]
+    for bad in (-0.1, 1.1, float("nan"), True, "0.5"):
+        with pytest.raises(errors.InvalidQuery, match="alpha must be from 0"):
+            kb.search(query, alpha=bad)  # type: ignore[arg-type]
+    with pytest.raises(errors.InvalidQuery, match="mode must be hybrid"):
+        kb.search(query, mode="dense", alpha=0.5)
+
+
+@pytest.mark.parametrize("fusion", ["adaptive", "rrf"])
+def test_a_fusion_that_is_done_here_is_not_told_as_the_stores(tmp_path: Path, fusion: Any) -> None:
+    with nearest.open(tmp_path / "kb", embedder=Compass(), chunker=LineChunker()) as kb:
+        kb.add(compass(0, 10))
+        hits = kb.search("heading 10", fusion=fusion)
+        assert hits.explain is not None
+        assert (hits.explain["native"], hits.explain["completed"]) == (["dense", "lexical"], ["fusion"])
+        plan = kb.store.plan(Query(Fused((Dense([1, 0]), Text("heading")), "rrf")))
+        assert plan == {"native": ["dense", "lexical", "fusion"], "completed": []}
+
+
+@pytest.mark.parametrize("arguments", [{"fusion": "best"}, {"candidates": 0}, {"candidates": 2.5}])
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_settings_of_fusion_are_checked_in_every_mode(kb: Collection, mode: Any, arguments: dict[str, Any]) -> None:
+    with pytest.raises(errors.InvalidQuery, match="must be"):
+        kb.search("heading 10", mode=mode, **arguments)
 
 
 def test_a_completed_condition_is_named(tmp_path: Path) -> None:

@@ -84,8 +84,17 @@ def test_a_model_that_takes_too_long_costs_the_reranking_alone(kb: Collection) -
     assert [hit.score for hit in again] == sorted((hit.score for hit in again), reverse=True)
     assert again.explain is not None
     assert "skipped" not in again.explain["rerank"]
+    assert (hits.skipped, again.skipped, plain.skipped) == (why, None, None)
     # Nothing was begun for the search that had been given up: one call of it, then five of the next.
     assert judge.calls == [4] * 6
+
+
+def test_a_threshold_on_a_rerankers_scores_is_none_on_the_first_stages(kb: Collection) -> None:
+    judge = Judge(value)
+    assert len(kb.search("number 7", k=40, rerank=judge, min_score=30)) == 10
+    judge.error = errors.TimedOut("late")
+    hits = kb.search("number 7", k=5, rerank=judge, rerank_seconds=1, min_score=30, explain=False)
+    assert (len(hits), hits.skipped) == (5, "late")
 
 
 @pytest.mark.parametrize(
@@ -118,6 +127,7 @@ def test_what_repeating_cannot_help_is_raised(kb: Collection, seconds: float | N
         {"rerank_candidates": 0},
         {"rerank_candidates": True},
         {"rerank_seconds": 0},
+        {"rerank_seconds": 1, "after": ""},
         {"rerank_seconds": float("nan")},
         {"query": None, "vector": [1.0] * 16},
     ],

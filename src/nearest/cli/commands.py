@@ -204,6 +204,8 @@ def search(
     like: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="More like this document or hit; repeatable, QUERY may go.")
     ] = None,
+    unlike: Annotated[list[str] | None, typer.Option(metavar="ID", help="Less like this one; repeatable.")] = None,
+    candidates: Annotated[int, typer.Option(metavar="N", help="Best of each part that hybrid fuses.")] = 100,
     rerank: Annotated[
         str | None, typer.Option(metavar="PROVIDER:MODEL", help="Have the best judged again by this model.")
     ] = None,
@@ -236,6 +238,8 @@ def search(
             alpha=alpha,
             weights=weights,
             like=like or (),
+            unlike=unlike or (),
+            candidates=candidates,
             rerank=rerank,
             rerank_seconds=rerank_seconds,
             min_score=min_score,
