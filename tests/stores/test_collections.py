@@ -166,3 +166,18 @@ def test_others_read_while_one_writes(url: str) -> None:
             hits = reader.search("changed of number", mode="dense", k=10)
             assert len({hit.id for hit in hits}) == 10
             assert reader.get("d1") == documents(" changed")[1]
+
+
+def test_files_of_one_relative_name_and_collections_of_one_file_are_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("milvus_lite", reason="Milvus in a file needs milvus-lite")
+    monkeypatch.setenv("NEAREST_HOME", str(tmp_path / "home"))
+    for folder, url in (("a", "kb.db"), ("b", "kb.db"), ("b", "kb.db?collection=one"), ("b", "kb.db?collection=two")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / folder)
+        with open_kb(f"milvus:./{url}") as kb:
+            assert kb.count() == 0
+            assert kb.add([Document("d", "one line\n")]).added == 1
+        with open_kb(f"milvus:./{url}") as kb:
+            assert [hit.document_id for hit in kb.search("one line")] == ["d"]

@@ -86,7 +86,7 @@ if TYPE_CHECKING:
 SCHEMES = ("milvus",)
 REQUIRES = {"pymilvus": ">=3.0,<4"}
 KNOWN_GAPS: tuple[Gap, ...] = ()
-EMBEDDED = False
+IDENTITY = ("collection",)
 
 _MARK = "nearest"  # the collection property that holds the schema and the layout
 _MAX_ID = 2_048  # bytes of 512 characters
@@ -666,6 +666,14 @@ class MilvusStore(Store):
 
 
 STORE = MilvusStore
+
+
+def ledger(url: StoreURL) -> Path | None:
+    """Of a collection in a file, beside that file."""
+    if url.location.startswith("//"):
+        return None
+    named = f".{url.options['collection']}" if "collection" in url.options else ""
+    return Path(f"{url.location}{named}.nearest")
 
 
 def connect(url: StoreURL, schema: Schema | None) -> MilvusStore:
