@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from nearest import layers, stores
 from nearest.contract import Schema, Store, StoreURL
 from nearest.errors import InvalidInput, NotACollection, SchemaMismatch, UnsupportedError
-from nearest.layers.lexical import companion_schema, inner_schema
+from nearest.layers.lexical import Lexical, companion_schema, inner_schema
 from nearest.ledger import State, Visibility, glance, watch
 
 if TYPE_CHECKING:
@@ -134,7 +134,15 @@ class Location:
         except UnsupportedError as error:
             if error.context.get("feature") != "text" or self.folder is None:
                 raise
+            # First, since it refuses an unknown language, before there is anything in the database.
+            stores.connect(self._companion, companion_schema(schema)).close()
             return self._complete(lambda: stores.connect(self.store_url, inner_schema(schema)), schema)
+
+    @property
+    def _companion(self) -> str:
+        """Where the index of words is, of a store that has none."""
+        assert self.folder is not None
+        return f"{DEFAULT_STORE}:{self.folder / 'lexical'}"
 
     def _complete(self, connect: Callable[[], Store], schema: Schema | None) -> Store:
         """In the layers; with the lexical index beside it where the store keeps no text."""
@@ -143,8 +151,13 @@ class Location:
             if store.schema.text is not None or self.folder is None:
                 return layers.stack_for(store)
             text = replace(store.schema, text="text") if schema is None else schema
-            companion = stores.connect(f"{DEFAULT_STORE}:{self.folder / 'lexical'}", companion_schema(text))
-            return layers.stack_for(store, companion=companion)
+            # Others write to a collection whose ledger is in a database, and have an index of words of their own.
+            doubtful = schema is None and (self.database is not None or not (self.folder / "lexical").exists())
+            companion = stores.connect(self._companion, companion_schema(text))
+            complete = layers.stack_for(store, companion=companion)
+            if doubtful and isinstance(complete, Lexical) and store.count() != companion.count():
+                complete.verify(repair=True)
+            return complete
         except BaseException:
             store.close()
             raise

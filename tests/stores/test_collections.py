@@ -6,6 +6,7 @@ The stores are those that the benchmarks start (benchmarks/stores), on the same 
 from __future__ import annotations
 
 import importlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nearest.app import Collection
 from nearest.contract import Document, Hit
 from nearest.ledger import Ledger
 from tests.fakes import HashEmbedder, LineChunker
+from tests.stores.postgres import Postgres, postgres  # noqa: F401 -- a fixture
 
 STORES = sorted(name for name, path in plugins.names("stores").items() if path.startswith("nearest.stores."))
 WORDS = ["crash", "repair", "ledger", "filter", "vector", "index", "recall", "latency", "budget", "answer"]
@@ -181,3 +183,46 @@ def test_files_of_one_relative_name_and_collections_of_one_file_are_apart(
             assert kb.add([Document("d", "one line\n")]).added == 1
         with open_kb(f"milvus:./{url}") as kb:
             assert [hit.document_id for hit in kb.search("one line")] == ["d"]
+
+
+def test_an_index_of_words_that_is_gone_is_made_again(tmp_path: Path) -> None:
+    url = f"faiss:{tmp_path / 'kb'}"
+    with open_kb(url) as kb:
+        kb.add([Document(word, f"all about {word}\n") for word in WORDS])
+    shutil.rmtree(tmp_path / "kb" / "lexical")
+    with open_kb(url) as kb:
+        assert [hit.document_id for hit in kb.search("repair", mode="lexical")] == ["repair"]
+
+
+def test_an_index_of_words_follows_what_another_machine_wrote(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    postgres: Postgres,  # noqa: F811
+) -> None:
+    ledger = postgres.url(postgres.database())
+    with importlib.import_module("benchmarks.stores.pinecone").serve(tmp_path) as url:
+
+        def machine(name: str) -> Collection:
+            monkeypatch.setenv("NEAREST_HOME", str(tmp_path / name))
+            return open_kb(url, ledger=ledger)
+
+        with machine("one") as kb:
+            kb.add([Document("a", "all about ledgers\n")])
+        with machine("two") as kb:
+            assert [hit.document_id for hit in kb.search("ledgers", mode="lexical")] == ["a"]
+            kb.add([Document("b", "more about ledgers\n")])
+        with machine("one") as kb:
+            assert {hit.document_id for hit in kb.search("ledgers", mode="lexical")} == {"a", "b"}
+
+
+def test_a_language_without_a_stemmer_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEAREST_HOME", str(tmp_path / "home"))
+    with importlib.import_module("benchmarks.stores.pinecone").serve(tmp_path) as url:
+        with pytest.raises(errors.InvalidInput, match="klingon"):
+            nearest.open(url, embedder=HashEmbedder(), language="klingon")
+        with pytest.raises(errors.NotACollection):
+            nearest.connect(url)
+        with open_kb(url) as kb:
+            assert kb.add([Document("a", "one line\n")]).added == 1
