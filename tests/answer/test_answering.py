@@ -117,6 +117,15 @@ def test_a_model_that_finds_nothing_says_so(answering: Answering) -> None:
         assert answer.spent.requests == 1
 
 
+def test_headings_and_marks_of_the_sources_own_are_not_quoted(answering: Answering) -> None:
+    text = "Rotation of the signing keys\n----------------------------\n\nThe signing keys rotate every 30 days [1][7]."
+    answer = answering([hit("a", text), hit("b", "# How often do the signing keys rotate")]).answer(QUESTION, Asked())
+    assert [sentence.text for sentence in answer.sentences] == ["The signing keys rotate every 30 days."]
+    assert answer.raw == "The signing keys rotate every 30 days. [1]"
+    only = answering([hit("b", "# How often do the signing keys rotate")]).answer(QUESTION, Asked())
+    assert only.sentences  # better than nothing
+
+
 def test_a_model_that_gives_no_text_is_no_evidence_of_absence(answering: Answering) -> None:
     answer = answering(HITS, " \n").answer(QUESTION, Asked())
     assert answer.notice == "test:scripted gave no text; sentences of the sources are quoted instead"

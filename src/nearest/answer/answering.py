@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from nearest.answer import confidence, extract, prompt, support
 from nearest.answer.context import pack
 from nearest.answer.extract import Terms
-from nearest.answer.parts import NOT_FOUND, Answer, Citation, Sentence, Source, Sources
+from nearest.answer.parts import NOT_FOUND, Answer, Citation, Sentence, Sources
 from nearest.contract import Embedder, Generator, Hit, Spent
 from nearest.errors import InvalidQuery, NearestError
 from nearest.filters import Filter
@@ -22,7 +22,7 @@ Part = Sources | str | Sentence | Answer
 """What a stream gives: the sources; pieces of text as they come; each sentence once it is checked; the answer."""
 Steps = abc.Generator[Part, None, Answer]
 _ABSENT = re.compile(rf"\W*{prompt.ABSENT}\W*", re.IGNORECASE)
-_MARKS = re.compile(r"(?<=\s)(?:\[\d{1,4}\])+(?=[\s.,;:!?)]|$)")  # of footnotes, not of code such as a[0]
+_MARKS = re.compile(r"\s+(?:\[\d{1,4}\])+(?=[\s.,;:!?)]|$)")  # of footnotes, not of code such as a[0]
 _OPEN_MARK = re.compile(r"\s*\[[\d,;\s]*$")  # a citation that is still being written
 
 
@@ -163,8 +163,9 @@ class Answerer:
         elif spent.output_tokens >= asked.max_tokens:
             notice = f"the answer is cut off at max_tokens={asked.max_tokens}"
         answer = replace(blank, raw=raw, sentences=tuple(checked), found=True, notice=notice, spent=spent)
-        return replace(answer, confidence=self._confidence(answer, answer.cited, embedder))
+        # All sources, since the coefficients were fitted on those.
+        return replace(answer, confidence=self._confidence(answer, embedder), calibrated=False)
 
-    def _confidence(self, answer: Answer, cited: Sequence[Source], embedder: Embedder) -> float:
-        evidence = extract.evidence(answer.standalone, cited, embedder, self._terms)
+    def _confidence(self, answer: Answer, embedder: Embedder) -> float:
+        evidence = extract.evidence(answer.standalone, answer.sources, embedder, self._terms)
         return confidence.product(evidence.probability, [sentence.supported for sentence in answer.sentences])

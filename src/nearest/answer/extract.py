@@ -7,6 +7,7 @@ question's words in it, the same of the sentences beside it, and its passage.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from nearest.contract import Embedder, Float32
 
 Terms = Callable[[str], list[str]]
 """A text's searchable words: lower case, without stop words, stemmed."""
+_RULE = re.compile(r"([^\w\s])\1{3,}")
 _READ = 4  # sources whose sentences are looked at
 _LEAST = 0.25  # of the best sentence's probability, for another to be quoted
 
@@ -68,7 +70,9 @@ def evidence(question: str, sources: Sequence[Source], embedder: Embedder, terms
 def rank(question: str, sources: Sequence[Source], embedder: Embedder, terms: Terms) -> list[Candidate]:
     """The sentences of the first sources, by falling probability of holding the answer."""
     read = sources[:_READ]
-    places = [(source, start, end) for source in read for start, end in sentences.spans(source.text)]
+    every = [(source, start, end) for source in read for start, end in sentences.spans(source.text)]
+    # A heading says what is spoken of, and nothing about it.
+    places = [place for place in every if not _heading(place[0].text[place[1] : place[2]])] or every
     if not places:
         return []
     texts = [source.text[start:end] for source, start, end in places]
@@ -92,6 +96,13 @@ def rank(question: str, sources: Sequence[Source], embedder: Embedder, terms: Te
         candidates.append(Candidate(source, start, end, features, confidence.SENTENCE(features)))
     # Ties in the order of the text.
     return sorted(candidates, key=lambda c: (-c.probability, c.source.number, c.start))
+
+
+def _heading(text: str) -> bool:
+    """A line over a rule, as in reStructuredText, or after #."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = [line for line in lines if not _RULE.fullmatch(line)]
+    return not said or (len(said) == 1 and (len(lines) > 1 or re.match(r"#{1,6} ", said[0]) is not None))
 
 
 def _coverages(asked: set[str], held: Sequence[set[str]], sources: Sequence[Source], terms: Terms) -> list[float]:

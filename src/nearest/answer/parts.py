@@ -75,9 +75,9 @@ class Answer:
 
     question: as asked. standalone: as searched for; other than `question` in a conversation. raw: the text as it
     was generated, with its marks `[1]`. found: False where the documents do not tell. confidence: the
-    probability, 0 to 1, that the cited sentences hold the answer, times the share of the sentences that are
-    supported; see `confidence`. calibrated: whether its coefficients were fitted with the collection's embedding
-    model; with another one `confidence` ranks answers but is no probability. generator: the model's name, or
+    probability, 0 to 1, that the sources hold the answer, times the share of the sentences that are
+    supported; see `confidence`. calibrated: whether that is a probability: of quoted sentences, with the embedding
+    model that the coefficients were fitted with; else `confidence` ranks answers alone. generator: the model's name, or
     `extractive`. notice: what went otherwise than asked; None if nothing did. omitted: passages left out for
     the budget. spent: by the generator. seconds: wall time.
     """
