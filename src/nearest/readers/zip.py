@@ -21,7 +21,8 @@ class Zip(Reader):
     left = _extra.MAX_EXPANDED  # bytes that may still come out, of archives inside as well
 
     def read(self, path: Path, document_id: str) -> Iterator[Document | Failure]:
-        """The documents of the files, under `document_id/path`; a bad file is a Failure and costs no other.
+        """The documents of the files, under `document_id/path`; a bad file is a Failure and costs no other, and so is a
+        row whose id another file has given.
 
         Hidden files, and files that no reader knows by their extension, are left out. Raises Unreadable for an
         archive that is damaged or expands beyond the limits, and for one without a file that can be read.
@@ -29,6 +30,7 @@ class Zip(Reader):
         if document_id.lower().count(".zip/") > MAX_DEPTH:
             raise Unreadable(f"is an archive in {MAX_DEPTH} others; unpack it")
         found = False
+        given: dict[str, str] = {}  # file by id
         with _extra.archive(path, self.left) as archive, tempfile.TemporaryDirectory(prefix="nearest-") as folder:
             for member in sorted(archive.infolist(), key=lambda member: member.filename):
                 place = PurePosixPath(member.filename.replace("\\", "/"))
@@ -43,7 +45,9 @@ class Zip(Reader):
                     reader.passwords = self.passwords
                     if isinstance(reader, Zip):
                         reader.left = self.left
-                    yield from reader.read(file, name)
+                    for result in reader.read(file, name):
+                        other = given.setdefault(result.id, name) if isinstance(result, Document) else name
+                        yield result if other == name else _twice(result.id, name, other)
                     if isinstance(reader, Zip):
                         self.left = reader.left
                 except MemoryError:
@@ -70,6 +74,14 @@ class Zip(Reader):
                 continue  # one wrong password in 256 is told only by what comes out
             return
         raise Unreadable("is encrypted; give its password (--passwords FILE, or passwords=[...])")
+
+
+def _twice(document_id: str, name: str, other: str) -> Failure:
+    reason = (
+        f'the id "{document_id}" is also in {other}; give the rows ids that no other file has, or rename the column, '
+        "so that the file and the line are the id"
+    )
+    return Failure(f"{name}#{document_id}", reason)
 
 
 READER = Zip
