@@ -472,7 +472,13 @@ def test_parquet(tmp_path: Path) -> None:
         ("a.parquet#1", "x"),
         ("a.parquet#1000", "x"),
     ]
-    pq.write_table(pa.table({"a": ["x"], "b": ["y"]}), path)
+    pq.write_table(pa.table({"a": ["x", None, None], "n": [1, 2, 3], "b": ["y", "z", None]}), path)
+    assert read(path) == [
+        Document("a.parquet#1", "a: x\nb: y", {"source": "a.parquet", "a": "x", "n": 1, "b": "y"}),
+        Document("a.parquet#2", "b: z", {"source": "a.parquet", "a": None, "n": 2, "b": "z"}),
+        Failure("a.parquet#3", "row 3: no text"),
+    ]
+    pq.write_table(pa.table({"a": [1], "b": [2.0]}), path)
     with pytest.raises(Unreadable, match="has no column named text, content, body; it has a, b"):
         read(path)
 

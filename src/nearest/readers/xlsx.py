@@ -9,7 +9,7 @@ from typing import Any
 
 from nearest.contract import Document, Failure, Reader
 from nearest.errors import Unreadable
-from nearest.readers import _extra
+from nearest.readers import _extra, _values
 from nearest.readers._marks import marks
 
 REQUIRES = {"defusedxml": ">=0.7,<1", "openpyxl": ">=3.1,<4"}
@@ -67,7 +67,7 @@ def _lines(sheet: Any) -> str | None:
             header = " | ".join(filter(None, cells))
             continue
         names += [""] * (len(cells) - len(names))
-        line = " | ".join(f"{name}: {cell}" if name else cell for name, cell in zip(names, cells, strict=False) if cell)
+        line = " | ".join(_values.labelled(zip(names, cells, strict=False)))
         lines.append(line)
         length += len(line) + 1
         if length > MAX_TEXT:
