@@ -318,6 +318,21 @@ def test_xlsx(tmp_path: Path) -> None:
         read(tmp_path / "b.xlsx")
 
 
+def test_an_xlsx_with_cells_far_apart(tmp_path: Path) -> None:
+    """A million rows between two cells, and a cell in the last column: neither costs the time that a file may take."""
+    book = openpyxl.Workbook()
+    sheet = book.active
+    for row in (["Name", "Price"], ["Tea", 2]):
+        sheet.append(row)
+    sheet.cell(3, 16_384, "beyond what is read")
+    sheet.cell(4, 1_000, "far")
+    sheet.cell(1_048_576, 1, "stray")
+    book.save(tmp_path / "a.xlsx")
+    reader = _isolated.Isolated("xlsx", readers.extensions()[".xlsx"], seconds=10.0)  # filled up they took 30
+    (document,) = reader.read(tmp_path / "a.xlsx", "a")
+    assert getattr(document, "text", "") == "Name: Tea | Price: 2\nfar\nName: stray"
+
+
 @pytest.mark.parametrize("name", ["a.docx", "a.pptx", "a.xlsx", "a.epub", "a.zip", "a.parquet"])
 def test_what_is_no_such_file(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
