@@ -338,7 +338,7 @@ def test_what_is_no_such_file(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     other = io.BytesIO()
     with zipfile.ZipFile(other, "w") as archive:
-        archive.writestr("strange.bin", b"\0")
+        archive.writestr("strange.png", b"\0")
     for content in (b"", b"PK\x03\x04 damaged", b"plain text", other.getvalue(), other.getvalue()[:40]):
         path.write_bytes(content)
         with pytest.raises(Unreadable):
@@ -521,16 +521,20 @@ def test_zip(tmp_path: Path) -> None:
     path.write_bytes(
         pack({
             "b/one.md": b"# One\n", "b/rows.jsonl": b'{"id": "r", "text": "row"}\n', "inner.zip": inner,
-            ".hidden.txt": b"x", "__MACOSX/one.md": b"x", "photo.png": b"x",
-            "bad.txt": b"\0", "bad.pdf": b"%PDF", "e.docx": b"",
+            ".hidden.txt": b"x", "__MACOSX/one.md": b"x", "photo.png": b"x", "notes.xyz": b"as a folder has it",
+            "bad.txt": b"\0", "bad.pdf": b"%PDF", "e.docx": b"", "bad.xyz": b"\0", "a.rs": b"fn main() {}",
         })
     )  # fmt: skip
     results = {result.id: result for result in read(path)}
     assert {name for name, result in results.items() if isinstance(result, Document)} == {
-        "a.zip/b/one.md", "r", "a.zip/inner.zip/deep.txt",
+        "a.zip/b/one.md", "r", "a.zip/inner.zip/deep.txt", "a.zip/notes.xyz", "a.zip/a.rs",
     }  # fmt: skip
     assert {name for name, result in results.items() if isinstance(result, Failure)} == {
-        "a.zip/bad.txt", "a.zip/bad.pdf", "a.zip/e.docx",
+        "a.zip/bad.txt", "a.zip/bad.pdf", "a.zip/e.docx", "a.zip/bad.xyz",
+    }  # fmt: skip
+    assert {r.id: r.metadata["content_type"] for r in results.values() if isinstance(r, Document)} == {
+        "a.zip/b/one.md": "text/markdown", "r": "application/x-ndjson", "a.zip/inner.zip/deep.txt": "text/plain",
+        "a.zip/notes.xyz": "text/plain", "a.zip/a.rs": "text/x-rust",
     }  # fmt: skip
     assert results["a.zip/b/one.md"].metadata["source"] == "a.zip/b/one.md"  # type: ignore[union-attr]
     path.write_bytes(pack({"photo.png": b"x"}))
