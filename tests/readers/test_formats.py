@@ -174,6 +174,8 @@ def test_every_pdf_sample_ends_as_text_or_as_a_reason(shared_data: Path) -> None
     assert book.text.count("\f") == 116
     last = book.place(len(book.text) - 1)
     assert last["page"] == 117
+    xmp = texts["020-xmp__output_with_metadata_pymupdf.pdf"]
+    assert (xmp.metadata["title"], xmp.metadata["author"]) == ("Sample PDF with XMP Metadata", "John Doe")
     outlined = texts["006-pdflatex-outline__pdflatex-outline.pdf"]
     assert {place["page"] for place in map(outlined.place, range(0, len(outlined.text), 50))} == {1, 2, 3, 4}
     assert any(mark.headings for mark in outlined.marks)
@@ -269,6 +271,24 @@ def test_docx(tmp_path: Path) -> None:
     docx.Document().save(str(tmp_path / "b.docx"))
     with pytest.raises(Unreadable, match="no text"):
         read(tmp_path / "b.docx")
+
+
+def test_a_table_in_a_table_of_docx_is_read_once(tmp_path: Path) -> None:
+    file = docx.Document()
+    table = file.add_table(rows=2, cols=2)
+    for i, cell in enumerate(cell for row in table.rows for cell in row.cells):
+        cell.text = f"outer {i}"
+    inner = table.cell(0, 1).add_table(rows=2, cols=2)
+    for i, cell in enumerate(cell for row in inner.rows for cell in row.cells):
+        cell.text = f"inner {i}"
+    # Word puts a row into a content control of its own.
+    row = table.rows[1]._tr
+    wrapper, content = (row.makeelement(row.tag[:-2] + name) for name in ("sdt", "sdtContent"))
+    row.addprevious(wrapper)
+    wrapper.append(content)
+    content.append(row)
+    file.save(str(tmp_path / "a.docx"))
+    assert one(tmp_path / "a.docx").text == ("outer 0 | outer 1 inner 0 inner 1 inner 2 inner 3\nouter 2 | outer 3")
 
 
 def test_pptx(tmp_path: Path) -> None:
