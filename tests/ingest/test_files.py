@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import nearest
-from nearest import errors
+from nearest import cli, embedders, errors
 from nearest.app import Collection
 from tests.fakes import HashEmbedder, LineChunker
 
@@ -157,3 +157,13 @@ def test_collections_and_hidden_files_are_not_documents(tmp_path: Path) -> None:
     with nearest.open(tmp_path / "kb", embedder=HashEmbedder(), chunker=LineChunker()) as kb:
         report = kb.add_files(tmp_path)
     assert (report.added, report.skipped, report.failed) == (1, 0, [])
+
+
+def test_a_file_that_cannot_be_read_is_bad_input_to_chunk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No collection is part of it, so its exit code is not that of one which cannot be used."""
+    monkeypatch.setattr(embedders, "load", lambda spec: HashEmbedder())
+    (tmp_path / "blob.txt").write_bytes(bytes(range(256)))
+    assert cli.main(["chunk", str(tmp_path / "blob.txt")]) == cli.USAGE
+    assert "binary" in capsys.readouterr().err
