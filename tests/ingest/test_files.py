@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import nearest
-from nearest import errors
+from nearest import cli, embedders, errors
 from nearest.app import Collection
 from tests.fakes import HashEmbedder, LineChunker
 
@@ -79,6 +80,40 @@ def test_a_file_that_cannot_be_read_is_reported_and_keeps_what_it_gave(kb: Colle
     assert kb.info()["failed"] == {}
 
 
+def test_an_id_that_two_files_give_is_a_failure_of_the_second(kb: Collection, tmp_path: Path) -> None:
+    folder = tmp_path / "csvs"
+    folder.mkdir()
+    (folder / "orders.csv").write_text("id,text\n1,order one\n2,order two\n")
+    (folder / "users.csv").write_text("id,text\n1,user one\n2,user two\n3,user three\n4,user four\n")
+    (folder / "rows.jsonl").write_text('{"id": "3", "text": "row three"}\n{"text": "no id"}\n')
+    with zipfile.ZipFile(folder / "more.zip", "w") as archive:
+        archive.writestr("x.csv", "id,text\n1,x one\n9,x nine\n")
+        archive.writestr("y.csv", "id,text\n9,y nine\n")
+    report = kb.add_files(folder)
+    assert (report.added, report.updated) == (6, 0)
+    for again in (report, kb.add_files(folder)):
+        reasons = {failure.id: failure.reason.partition(";")[0] for failure in again.failed}
+        assert reasons == {
+            "csvs/more.zip/y.csv#9": 'the id "9" is also in csvs/more.zip/x.csv',
+            "csvs/orders.csv#1": 'the id "1" is also in csvs/more.zip',
+            "csvs/users.csv#1": 'the id "1" is also in csvs/more.zip',
+            "csvs/users.csv#2": 'the id "2" is also in csvs/orders.csv',
+            "csvs/users.csv#3": 'the id "3" is also in csvs/rows.jsonl',
+        }
+        assert kb.info()["failed"].keys() == reasons.keys()
+    assert (again.added, again.updated, again.unchanged, again.removed) == (0, 0, 6, 0), "it is settled"
+    (folder / "users.csv").write_text("id,text\n1,user one\n")
+    assert kb.add_files(folder).removed == 1, "a file with such a row has been seen"
+    (folder / "users.csv").write_text("user_id,text\n1,user one\n")
+    (folder / "orders.csv").write_text("order_id,text\n1,order one\n2,order two\n")
+    (folder / "more.zip").unlink()
+    mended = kb.add_files(folder)
+    assert mended.failed == [], "what the reason tells to do is right"
+    assert ids(kb) == {
+        "csvs/orders.csv#2", "csvs/orders.csv#3", "csvs/users.csv#2", "3", "csvs/rows.jsonl#2",
+    }  # fmt: skip
+
+
 def test_one_file_is_an_origin_of_its_own(kb: Collection, docs: Path) -> None:
     file = docs / "deep" / "three.jsonl"
     assert kb.add_files(file).added == 2
@@ -122,3 +157,13 @@ def test_collections_and_hidden_files_are_not_documents(tmp_path: Path) -> None:
     with nearest.open(tmp_path / "kb", embedder=HashEmbedder(), chunker=LineChunker()) as kb:
         report = kb.add_files(tmp_path)
     assert (report.added, report.skipped, report.failed) == (1, 0, [])
+
+
+def test_a_file_that_cannot_be_read_is_bad_input_to_chunk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No collection is part of it, so its exit code is not that of one which cannot be used."""
+    monkeypatch.setattr(embedders, "load", lambda spec: HashEmbedder())
+    (tmp_path / "blob.txt").write_bytes(bytes(range(256)))
+    assert cli.main(["chunk", str(tmp_path / "blob.txt")]) == cli.USAGE
+    assert "binary" in capsys.readouterr().err

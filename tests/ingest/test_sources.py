@@ -6,6 +6,7 @@ import http.server
 import io
 import os
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -281,13 +282,26 @@ def test_what_fsspec_reaches(kb: Collection) -> None:
     assert len(ids(kb)) == 29
 
 
-def test_a_client_that_is_missing_is_named(kb: Collection) -> None:
+@pytest.mark.parametrize(("url", "client"), [("S3://b/x", "s3fs"), ("gs://b/x", "gcsfs"), ("az://b/x", "adlfs")])
+def test_a_client_that_is_missing_is_named(
+    kb: Collection, monkeypatch: pytest.MonkeyPatch, url: str, client: str
+) -> None:
+    pytest.importorskip("fsspec", reason="needs the extra `readers`")
+    monkeypatch.setitem(sys.modules, client, None)  # as if it were not installed
+    with pytest.raises(errors.MissingDependency, match=rf"needs {client}, .* run: pip install {client}$"):
+        kb.add_files(url)
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(errors.MissingDependency, match=rf"run: pip install 'nearest\[readers\]' {client}$"):
+        kb.add_files(url)
+
+
+def test_a_scheme_in_capitals_and_one_that_is_unknown(kb: Collection) -> None:
     fsspec = pytest.importorskip("fsspec", reason="needs the extra `readers`")
-    try:
-        fsspec.get_filesystem_class("gs")
-    except ImportError:
-        with pytest.raises(errors.MissingDependency, match=r"pip install 'nearest\[readers,gcs\]'"):
-            kb.add_files("gs://bucket/docs")
+    there = fsspec.filesystem("memory")
+    there.store.clear()
+    there.pipe("/bucket/a.md", b"# A\n")
+    assert kb.add_files("memory://bucket").added == 1
+    assert kb.add_files("MEMORY://bucket").unchanged == 1, "the same origin, the same ids"
     with pytest.raises(errors.InvalidInput, match="nonsense"):
         kb.add_files("nonsense://bucket/docs")
 

@@ -174,6 +174,8 @@ def test_every_pdf_sample_ends_as_text_or_as_a_reason(shared_data: Path) -> None
     assert book.text.count("\f") == 116
     last = book.place(len(book.text) - 1)
     assert last["page"] == 117
+    xmp = texts["020-xmp__output_with_metadata_pymupdf.pdf"]
+    assert (xmp.metadata["title"], xmp.metadata["author"]) == ("Sample PDF with XMP Metadata", "John Doe")
     outlined = texts["006-pdflatex-outline__pdflatex-outline.pdf"]
     assert {place["page"] for place in map(outlined.place, range(0, len(outlined.text), 50))} == {1, 2, 3, 4}
     assert any(mark.headings for mark in outlined.marks)
@@ -271,6 +273,24 @@ def test_docx(tmp_path: Path) -> None:
         read(tmp_path / "b.docx")
 
 
+def test_a_table_in_a_table_of_docx_is_read_once(tmp_path: Path) -> None:
+    file = docx.Document()
+    table = file.add_table(rows=2, cols=2)
+    for i, cell in enumerate(cell for row in table.rows for cell in row.cells):
+        cell.text = f"outer {i}"
+    inner = table.cell(0, 1).add_table(rows=2, cols=2)
+    for i, cell in enumerate(cell for row in inner.rows for cell in row.cells):
+        cell.text = f"inner {i}"
+    # Word puts a row into a content control of its own.
+    row = table.rows[1]._tr
+    wrapper, content = (row.makeelement(row.tag[:-2] + name) for name in ("sdt", "sdtContent"))
+    row.addprevious(wrapper)
+    wrapper.append(content)
+    content.append(row)
+    file.save(str(tmp_path / "a.docx"))
+    assert one(tmp_path / "a.docx").text == ("outer 0 | outer 1 inner 0 inner 1 inner 2 inner 3\nouter 2 | outer 3")
+
+
 def test_pptx(tmp_path: Path) -> None:
     file = pptx.Presentation()
     first = file.slides.add_slide(file.slide_layouts[1])
@@ -318,12 +338,27 @@ def test_xlsx(tmp_path: Path) -> None:
         read(tmp_path / "b.xlsx")
 
 
+def test_an_xlsx_with_cells_far_apart(tmp_path: Path) -> None:
+    """A million rows between two cells, and a cell in the last column: neither costs the time that a file may take."""
+    book = openpyxl.Workbook()
+    sheet = book.active
+    for row in (["Name", "Price"], ["Tea", 2]):
+        sheet.append(row)
+    sheet.cell(3, 16_384, "beyond what is read")
+    sheet.cell(4, 1_000, "far")
+    sheet.cell(1_048_576, 1, "stray")
+    book.save(tmp_path / "a.xlsx")
+    reader = _isolated.Isolated("xlsx", readers.extensions()[".xlsx"], seconds=10.0)  # filled up they took 30
+    (document,) = reader.read(tmp_path / "a.xlsx", "a")
+    assert getattr(document, "text", "") == "Name: Tea | Price: 2\nfar\nName: stray"
+
+
 @pytest.mark.parametrize("name", ["a.docx", "a.pptx", "a.xlsx", "a.epub", "a.zip", "a.parquet"])
 def test_what_is_no_such_file(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     other = io.BytesIO()
     with zipfile.ZipFile(other, "w") as archive:
-        archive.writestr("strange.bin", b"\0")
+        archive.writestr("strange.png", b"\0")
     for content in (b"", b"PK\x03\x04 damaged", b"plain text", other.getvalue(), other.getvalue()[:40]):
         path.write_bytes(content)
         with pytest.raises(Unreadable):
@@ -472,7 +507,13 @@ def test_parquet(tmp_path: Path) -> None:
         ("a.parquet#1", "x"),
         ("a.parquet#1000", "x"),
     ]
-    pq.write_table(pa.table({"a": ["x"], "b": ["y"]}), path)
+    pq.write_table(pa.table({"a": ["x", None, None], "n": [1, 2, 3], "b": ["y", "z", None]}), path)
+    assert read(path) == [
+        Document("a.parquet#1", "a: x\nb: y", {"source": "a.parquet", "a": "x", "n": 1, "b": "y"}),
+        Document("a.parquet#2", "b: z", {"source": "a.parquet", "a": None, "n": 2, "b": "z"}),
+        Failure("a.parquet#3", "row 3: no text"),
+    ]
+    pq.write_table(pa.table({"a": [1], "b": [2.0]}), path)
     with pytest.raises(Unreadable, match="has no column named text, content, body; it has a, b"):
         read(path)
 
@@ -500,16 +541,20 @@ def test_zip(tmp_path: Path) -> None:
     path.write_bytes(
         pack({
             "b/one.md": b"# One\n", "b/rows.jsonl": b'{"id": "r", "text": "row"}\n', "inner.zip": inner,
-            ".hidden.txt": b"x", "__MACOSX/one.md": b"x", "photo.png": b"x",
-            "bad.txt": b"\0", "bad.pdf": b"%PDF", "e.docx": b"",
+            ".hidden.txt": b"x", "__MACOSX/one.md": b"x", "photo.png": b"x", "notes.xyz": b"as a folder has it",
+            "bad.txt": b"\0", "bad.pdf": b"%PDF", "e.docx": b"", "bad.xyz": b"\0", "a.rs": b"fn main() {}",
         })
     )  # fmt: skip
     results = {result.id: result for result in read(path)}
     assert {name for name, result in results.items() if isinstance(result, Document)} == {
-        "a.zip/b/one.md", "r", "a.zip/inner.zip/deep.txt",
+        "a.zip/b/one.md", "r", "a.zip/inner.zip/deep.txt", "a.zip/notes.xyz", "a.zip/a.rs",
     }  # fmt: skip
     assert {name for name, result in results.items() if isinstance(result, Failure)} == {
-        "a.zip/bad.txt", "a.zip/bad.pdf", "a.zip/e.docx",
+        "a.zip/bad.txt", "a.zip/bad.pdf", "a.zip/e.docx", "a.zip/bad.xyz",
+    }  # fmt: skip
+    assert {r.id: r.metadata["content_type"] for r in results.values() if isinstance(r, Document)} == {
+        "a.zip/b/one.md": "text/markdown", "r": "application/x-ndjson", "a.zip/inner.zip/deep.txt": "text/plain",
+        "a.zip/notes.xyz": "text/plain", "a.zip/a.rs": "text/x-rust",
     }  # fmt: skip
     assert results["a.zip/b/one.md"].metadata["source"] == "a.zip/b/one.md"  # type: ignore[union-attr]
     path.write_bytes(pack({"photo.png": b"x"}))

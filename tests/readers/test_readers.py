@@ -487,7 +487,7 @@ def test_csv_without_ids_or_a_text_column(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('year,abstract\n1999,"first\none"\n2000,second\n')
     assert [(d.id, d.text) for d in documents(path)] == [("a.csv#2", "first\none"), ("a.csv#4", "second")]
-    for content in ("year,abstract,venue\n1,x,y\n", "a,b\n1,2\n", "id\nx\n"):
+    for content in ("a,b\n1,2\n", "id\nx\n"):
         path.write_text(content)
         with pytest.raises(Unreadable, match="has no column named text, content, body; it has"):
             read(path)
@@ -496,6 +496,27 @@ def test_csv_without_ids_or_a_text_column(tmp_path: Path) -> None:
         read(path)
     path.write_text("text\nx\ny\n")
     assert [d.text for d in documents(path)] == ["x", "y"]
+
+
+def test_csv_with_several_columns_of_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('id,question,answer,year\na,"How, then?",007,1999\nb,Why?,Because,\nc,,,5\nd,,so,\n')
+    assert read(path) == [
+        Document(
+            "a",
+            "question: How, then?\nanswer: 007",
+            {"source": "a.csv", "question": "How, then?", "answer": "007", "year": 1999},
+        ),
+        Document(
+            "b",
+            "question: Why?\nanswer: Because",
+            {"source": "a.csv", "question": "Why?", "answer": "Because", "year": None},
+        ),
+        Failure("c", "line 4: no text"),
+        Document("d", "answer: so", {"source": "a.csv", "question": None, "answer": "so", "year": None}),
+    ]
+    path.write_text("title,abstract,venue\nT,x,y\n")
+    assert [d.text for d in documents(path)] == ["T\n\nabstract: x\nvenue: y"]
 
 
 def test_a_bad_row_costs_no_other(tmp_path: Path) -> None:

@@ -27,11 +27,15 @@ from nearest.errors import (
     NearestError,
     NotACollection,
     SchemaMismatch,
+    Unreadable,
     UnsupportedError,
 )
 
 FAILED, USAGE, UNUSABLE, STOPPED = 1, 2, 3, 130
-_USAGE = (InvalidInput, UnsupportedError, NotACollection, SchemaMismatch, MissingDependency, ModelError, BudgetExceeded)
+_USAGE = (
+    *(InvalidInput, Unreadable, UnsupportedError, NotACollection, SchemaMismatch),
+    *(MissingDependency, ModelError, BudgetExceeded),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -156,6 +156,7 @@ def _read(
     ledger: Ledger, reader_for: Callable[[Path], Reader], source: Source, run: int, profile: Profile
 ) -> Iterator[Tagged]:
     origin = source.origin
+    given: dict[str, str] = {}  # file by id
     for failure in source.unlisted:
         yield Tagged(failure, origin, failure.id)
     with closing(_begun(source.items, reader_for)) as begun:
@@ -167,6 +168,13 @@ def _read(
                     if isinstance(result, Failure):
                         failed = True
                         yield Tagged(result, origin, item.id)
+                    elif (other := _other(given, result.id, item.id) if len(source.items) > 1 else None) is not None:
+                        # All of the file was seen nevertheless: it is not `failed`, and what is gone from it goes.
+                        reason = (
+                            f'the id "{result.id}" is also in {other}; give the rows ids that no other file has, or '
+                            "rename the column, so that the file and the line are the id"
+                        )
+                        yield Tagged(Failure(f"{item.id}#{result.id}", reason), origin, item.id)
                     else:
                         metadata = {"content_type": content_type, **result.metadata}
                         yield Tagged(replace(result, metadata=metadata), origin, item.id)
@@ -176,6 +184,14 @@ def _read(
             profile.read_ahead += reader.elsewhere if reader else 0.0
             if failed:
                 ledger.saw_source(origin, item.id, run)  # not all of it was seen, so nothing of it is gone
+
+
+def _other(given: dict[str, str], document_id: str, source: str) -> str | None:
+    """The other file that has given the id in this run, if one has; else this one has now."""
+    if document_id.startswith(f"{source}#"):  # of a row without an id: not worth its memory
+        return None
+    first = given.setdefault(document_id, source)
+    return None if first == source else first
 
 
 Begun = tuple[Item, Reader | None, Any]

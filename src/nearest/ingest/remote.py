@@ -15,7 +15,9 @@ from typing import Any
 from nearest.errors import AccessDenied, ConnectionFailed, InvalidInput, MissingDependency, NearestError, Unreadable
 
 MAX_BYTES = 4 << 30  # of one file
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+# What fsspec needs for each. They are no extras of ours, whose parts are all installed and tested by `make test`.
+_S3, _GCS, _AZURE = "s3fs", "gcsfs", "adlfs"
+_CLIENTS = {"s3": _S3, "s3a": _S3, "gs": _GCS, "gcs": _GCS, "az": _AZURE, "abfs": _AZURE, "abfss": _AZURE}
 _MAGIC = set("*?[")
 
 
@@ -48,15 +50,21 @@ def find(url: str) -> tuple[str, list[File]]:
     Raises InvalidInput where there is nothing, AccessDenied, ConnectionFailed, and MissingDependency for a client
     that is not installed.
     """
-    scheme = url.partition("://")[0].lower()
+    scheme, _, rest = url.partition("://")
+    scheme = scheme.lower()
+    url = f"{scheme}://{rest}"  # fsspec knows schemes in lower case only
+    client = _CLIENTS.get(scheme, "")
     try:
         import fsspec  # type: ignore[import-untyped]
-
+    except ImportError as error:
+        packages = f"'nearest[readers]' {client}".rstrip()
+        raise MissingDependency(f"{url} needs fsspec, which is not installed; run: pip install {packages}") from error
+    try:
         with _told(url):
             filesystem, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        extra = f"'nearest[readers,{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else "'nearest[readers]'"
-        raise MissingDependency(f"{url}: {error}; run: pip install {extra}") from error
+        told = f" needs {client}, which is not installed; run: pip install {client}" if client else f": {error}"
+        raise MissingDependency(url + told) from error
     except ValueError as error:
         raise InvalidInput(f"{url}: {error}") from None
     with _told(url):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from nearest.contract import Document, Failure, check_document, check_id
@@ -35,6 +35,13 @@ def title(text: str) -> dict[str, str]:
 def first(row: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
     """The first of the names that the row has."""
     return next((name for name in names if name in row), None)
+
+
+def labelled(row: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """`name: value` of each value that there is: a passage would else lose what its parts are."""
+    for name, value in row:
+        if value:
+            yield f"{name}: {value}" if name else value
 
 
 def refuse(constant: str) -> NoReturn:

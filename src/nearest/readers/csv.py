@@ -24,10 +24,10 @@ class Csv(Reader):
     def read(self, path: Path, document_id: str) -> Iterator[Document | Failure]:
         """The documents of the rows; a bad row is a Failure, a blank one nothing.
 
-        The text is the column `text`, `content` or `body`, else the only one that holds more than numbers;
-        the id `_id` or `id`; the others are metadata, with plain numbers as numbers and empty cells as null.
-        The delimiter is found out. Raises Unreadable, see `_decode`; without a column to be the text; and
-        for a column that is named twice.
+        The text is the column `text`, `content` or `body`, else the only one that holds more than numbers, else all
+        of those as lines `name: value`, which are metadata too; the id `_id` or `id`; the others are metadata, with
+        plain numbers as numbers and empty cells as null. The delimiter is found out. Raises Unreadable, see
+        `_decode`; without a column to be the text; and for a column that is named twice.
         """
         # The limit is the process's own: raised, and never lowered again under another's feet.
         csv.field_size_limit(max(csv.field_size_limit(), _decode.MAX_LINE))
@@ -40,8 +40,10 @@ class Csv(Reader):
         except csv.Error as error:
             raise Unreadable(f"its header is no row of cells: {error}") from None
         text_name = _values.first(dict.fromkeys(names), _values.TEXT_NAMES)
+        parts: list[str] = []
         if text_name is None:
-            text_name = _only_text(names, _parsed(sample, delimiter)[1:])
+            parts = _texts(names, _parsed(sample, delimiter)[1:])
+            text_name = parts[0] if len(parts) == 1 else "text"
         verbatim = {text_name, "title", *_values.ID_NAMES}
         while True:
             line = rows.line_num + 1
@@ -64,6 +66,8 @@ class Csv(Reader):
                 continue
             row += [""] * (len(names) - len(row))
             cells = {n: cell if n in verbatim else _values.scalar(cell) for n, cell in zip(names, row, strict=True)}
+            if len(parts) > 1:
+                cells["text"] = "\n".join(_values.labelled(p for p in zip(names, row, strict=True) if p[0] in parts))
             yield _values.document(cells, text_name, document_id, line)
 
 
@@ -105,15 +109,16 @@ def _names(header: list[str]) -> list[str]:
     return names
 
 
-def _only_text(names: list[str], rows: list[list[str]]) -> str:
+def _texts(names: list[str], rows: list[list[str]]) -> list[str]:
+    """The columns that hold more than numbers, for a table of which none is named as the text."""
     texts = [
         name
         for i, name in enumerate(names)
         if name not in _KNOWN and any(isinstance(_values.scalar(row[i]), str) for row in rows if i < len(row))
     ]
-    if len(texts) == 1:
-        return texts[0]
-    raise Unreadable(f"has no column named {', '.join(_values.TEXT_NAMES)}; it has {', '.join(names)}")
+    if not texts:
+        raise Unreadable(f"has no column named {', '.join(_values.TEXT_NAMES)}; it has {', '.join(names)}")
+    return texts
 
 
 READER = Csv

@@ -75,12 +75,21 @@ def _blocks(parent: Any, levels: dict[str, int]) -> Iterator[tuple[str | int, st
             if text:
                 yield _kind(element, levels), text
         elif element.tag == f"{_W}tbl":
-            for row in element.iter(f"{_W}tr"):
-                cells = [" ".join(_text(cell).split()) for cell in row.iter(f"{_W}tc")]
+            for row in _outermost(element, f"{_W}tr"):
+                cells = [" ".join(_text(cell).split()) for cell in _outermost(row, f"{_W}tc")]
                 if any(cells):
                     yield "row", " | ".join(cells)
         elif element.tag in (f"{_W}sdt", f"{_W}sdtContent", f"{_W}ins", f"{_W}customXml"):
             yield from _blocks(element, levels)
+
+
+def _outermost(parent: Any, tag: str) -> Iterator[Any]:
+    """The rows of a table or the cells of a row, but not those of a table in a cell: they are the cell's text."""
+    for element in parent:
+        if element.tag == tag:
+            yield element
+        else:  # a content control or the like around some of them
+            yield from _outermost(element, tag)
 
 
 def _kind(paragraph: Any, levels: dict[str, int]) -> str | int:

@@ -26,7 +26,8 @@ class Parquet(Reader):
     def read(self, path: Path, document_id: str) -> Iterator[Document | Failure]:
         """The documents of the rows; the text is the column `text`, `content` or `body`, else the only one of strings.
 
-        The other columns are metadata, but for bytes and vectors. Raises Unreadable for a file that is damaged, or
+        Several of strings are the text as lines `name: value`, and metadata too, as are the other columns, but for
+        bytes and vectors. Raises Unreadable for a file that is damaged, or
         without a column to be the text.
         """
         with _extra.needed():
@@ -41,12 +42,15 @@ class Parquet(Reader):
             with pq.ParquetFile(path) as table:
                 schema = table.schema_arrow
                 names = [field.name for field in schema if not _left_out(pa.types, field.type)]
-                text_name = _text_column(pa.types, schema)
+                parts = _texts(pa.types, schema)
+                text_name = parts[0] if len(parts) == 1 else "text"
                 number = 0
                 for batch in table.iter_batches(_BATCH, columns=names, use_threads=False):
                     for row in batch.to_pylist():
                         number += 1
                         plain = {name: _plain(value) for name, value in row.items()}
+                        if len(parts) > 1:
+                            plain["text"] = "\n".join(_values.labelled((name, row[name]) for name in parts))
                         yield _values.document(plain, text_name, document_id, number, unit="row")
         except pa.ArrowException as error:
             raise Unreadable(f"is damaged: {error}") from None
@@ -58,19 +62,20 @@ def _left_out(types: Any, kind: Any) -> bool:
     return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
 
 
-def _text_column(types: Any, schema: Any) -> str:
+def _texts(types: Any, schema: Any) -> list[str]:
+    """The column that is named as the text, else all of strings."""
     name = _values.first(dict.fromkeys(schema.names), _values.TEXT_NAMES)
     if name is not None:
-        return name
+        return [name]
     texts = [
-        field.name
+        str(field.name)
         for field in schema
         if (types.is_string(field.type) or types.is_large_string(field.type))
         and field.name not in (*_values.ID_NAMES, "title")
     ]
-    if len(texts) == 1:
-        return str(texts[0])
-    raise Unreadable(f"has no column named {', '.join(_values.TEXT_NAMES)}; it has {', '.join(schema.names)}")
+    if not texts:
+        raise Unreadable(f"has no column named {', '.join(_values.TEXT_NAMES)}; it has {', '.join(schema.names)}")
+    return texts
 
 
 def _plain(value: Any) -> Any:

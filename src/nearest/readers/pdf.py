@@ -109,6 +109,12 @@ def _metadata(pdf: PdfReader) -> dict[str, Any]:
     ):
         with suppress(Exception):
             told[name] = getattr(pdf.metadata, attribute)
+    with suppress(Exception):  # PDF 2.0 has these in XMP alone
+        more = pdf.xmp_metadata
+        if more is not None:
+            titles = more.dc_title or {}
+            told["title"] = told.get("title") or titles.get("x-default") or next(iter(titles.values()), None)
+            told["author"] = told.get("author") or ", ".join(filter(None, more.dc_creator or []))
     with suppress(Exception):
         language = pdf.root_object.get("/Lang")
         told["language"] = None if language is None else str(language)

@@ -9,13 +9,14 @@ from typing import Any
 
 from nearest.contract import Document, Failure, Reader
 from nearest.errors import Unreadable
-from nearest.readers import _extra
+from nearest.readers import _extra, _values
 from nearest.readers._marks import marks
 
 REQUIRES = {"defusedxml": ">=0.7,<1", "openpyxl": ">=3.1,<4"}
 
 MAX_TEXT = 16_000_000  # characters of a sheet
 _MAX_COLUMNS = 1_000
+_MAX_ROWS = 1_048_576  # that a sheet can have
 
 
 class Xlsx(Reader):
@@ -58,8 +59,11 @@ def _lines(sheet: Any) -> str | None:
     names: list[str] | None = None
     lines: list[str] = []
     length = 0
-    for row in sheet.iter_rows(values_only=True, max_col=_MAX_COLUMNS):
-        cells = [_cell(value) for value in row]
+    # A sheet may declare another size than it has; and with none its rows are as long as their cells, those between
+    # two far apart empty, where they would else all be filled up to the widest.
+    sheet.reset_dimensions()
+    for row in sheet.iter_rows(values_only=True, max_row=_MAX_ROWS):
+        cells = [_cell(value) for value in row[:_MAX_COLUMNS]]
         if not any(cells):
             continue
         if names is None:
@@ -67,7 +71,7 @@ def _lines(sheet: Any) -> str | None:
             header = " | ".join(filter(None, cells))
             continue
         names += [""] * (len(cells) - len(names))
-        line = " | ".join(f"{name}: {cell}" if name else cell for name, cell in zip(names, cells, strict=False) if cell)
+        line = " | ".join(_values.labelled(zip(names, cells, strict=False)))
         lines.append(line)
         length += len(line) + 1
         if length > MAX_TEXT:
