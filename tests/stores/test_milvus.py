@@ -48,6 +48,8 @@ from nearest.errors import (
     TimedOut,
     UnsupportedError,
 )
+from nearest.layers import stack_for
+from nearest.layers._wrapper import Layer
 from nearest.layers.residual import Residual
 from nearest.stores import milvus
 from nearest.stores._milvus import EXACT_FILTERS
@@ -231,6 +233,8 @@ def test_a_wrong_password() -> None:
         ({"code": 1100, "error_code": 1, "reason": "invalid parameter"}, InvalidInput),
         ({"code": 1400, "error_code": 1, "reason": "privilege is missing: PermissionDenied"}, AccessDenied),
         ({"code": 500, "error_code": 1, "reason": "not now", "retriable": True}, ConnectionFailed),
+        ({"code": 4, "error_code": 1, "reason": "queue is full"}, Throttled),
+        ({"code": 10001, "error_code": 1, "reason": "context deadline exceeded"}, TimedOut),
     ],
 )
 def test_what_a_server_answers_becomes_ours(status: dict[str, Any], expected: type[NearestError]) -> None:
@@ -243,6 +247,42 @@ def test_what_a_server_answers_becomes_ours(status: dict[str, Any], expected: ty
     with Double(describe) as url, pytest.raises(expected):
         stores.connect(url, SCHEMA)
     assert len(asked) == 1, "the client repeated the call"
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "retryable"),
+    [
+        ("UNAVAILABLE", "socket closed", True),
+        ("ABORTED", "try again", True),
+        ("INTERNAL", "Received RST_STREAM with error code 2", True),
+        ("UNKNOWN", "Stream removed", True),
+        ("INTERNAL", "a bug", False),
+        ("UNIMPLEMENTED", "no such call", False),
+    ],
+)
+def test_a_call_that_broke_can_be_repeated(code: str, said: str, retryable: bool) -> None:
+    import grpc
+
+    def broken(context: Any) -> Any:
+        context.abort(grpc.StatusCode[code], said)
+
+    with Double(broken) as url, pytest.raises(NearestError) as caught:
+        stores.connect(url, SCHEMA)
+    assert caught.value.retryable == retryable
+    assert isinstance(caught.value, ConnectionFailed) == retryable
+
+
+def test_a_server_is_across_a_network_and_a_file_is_not(server: str, file: str) -> None:
+    assert milvus.STORE.capabilities.remote
+    with stores.connect(f"{server}/remote", SCHEMA) as store, stack_for(store) as layered:
+        assert {"Retry", "Timeout"} <= _layers(layered)
+    with stores.connect(file, SCHEMA) as store, stack_for(store) as layered:
+        assert not {"Retry", "Timeout"} & _layers(layered)
+
+
+def _layers(store: Any) -> set[str]:
+    found = {type(store).__name__}
+    return found | _layers(store.inner) if isinstance(store, Layer) else found
 
 
 def test_a_server_that_does_not_answer() -> None:

@@ -340,7 +340,7 @@ atexit.register(_Local.end)
 class MilvusStore(Store):
     """One collection. `capabilities` of the class are those of a Milvus 2.6 server; an instance has its server's."""
 
-    capabilities = Capabilities(_Server((2, 6)).features(), EXACT_FILTERS, max_batch=_SLICE_ROWS)
+    capabilities = Capabilities(_Server((2, 6)).features(), EXACT_FILTERS, max_batch=_SLICE_ROWS, remote=True)
 
     def __init__(
         self, address: _Address, local: _Local | None, client: MilvusClient, server: _Server,
@@ -747,7 +747,8 @@ def _capabilities(server: _Server, kind: _Kind, address: _Address) -> Capabiliti
     if kind.index_type == "FLAT":
         features.add("exact")
     sees = address.consistency in ("Strong", "Session")
-    return Capabilities(frozenset(features), EXACT_FILTERS, read_your_writes=sees, max_batch=_SLICE_ROWS)
+    remote = address.path is None  # what a file holds, this process serves to itself
+    return Capabilities(frozenset(features), EXACT_FILTERS, read_your_writes=sees, max_batch=_SLICE_ROWS, remote=remote)
 
 
 def _choose(address: _Address, server: _Server, schema: Schema) -> dict[str, Any]:
@@ -850,6 +851,9 @@ def _build_params(schema: Schema, layout: dict[str, Any], dim: int) -> dict[str,
 
 # --- errors ----------------------------------------------------------------------------------------
 
+_CODE_TOO_MANY_REQUESTS = 4  # a full queue
+_CODE_TIMED_OUT = 10001  # inside of the server
+
 
 @contextlib.contextmanager
 def _errors(address: _Address) -> Iterator[None]:
@@ -881,15 +885,22 @@ def _ours(error: Exception, address: _Address) -> NearestError:
         "auth check fail", "permission deny", "permissiondenied", "unauthenticated"
     ):
         return AccessDenied(f"{where}: the server refuses these credentials ({said}); check user, password or token")
-    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+    if code in (grpc.StatusCode.DEADLINE_EXCEEDED, _CODE_TIMED_OUT):
         return TimedOut(f"{where} did not answer within {address.timeout:g} s; try again, or give ?timeout=seconds")
     if code == 8 or code == grpc.StatusCode.RESOURCE_EXHAUSTED or told("rate limit exceeded"):
         if told("message larger than max", "received message larger"):
             return InvalidInput(f"{where}: the message is over the server's limit ({said}); ask for less at once")
         return Throttled(f"{where} is asked too much ({said}); slow down")
-    if code == grpc.StatusCode.UNAVAILABLE or code == 2 or told("fail connecting", "failed to connect"):
+    if code == _CODE_TOO_MANY_REQUESTS:
+        return Throttled(f"{where} is asked too much ({said}); slow down")
+    if (
+        code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED, 2)
+        or told("fail connecting", "failed to connect")
+        # A connection that broke in the middle of a call; gRPC has no code of its own for that.
+        or (isinstance(code, grpc.StatusCode) and told("rst_stream", "stream removed", "goaway", "connection reset"))
+    ):
         return ConnectionFailed(f"{where} cannot be reached ({said}); is the server up, and host and port right?")
-    if code in (4, 100):
+    if code == 100:
         return NotACollection(f"{where} is not there any more ({said})")
     if code == 9 or told("quota exceeded"):
         return StorageError(f"{where} refuses writes ({said}); free memory or disk of the server")
