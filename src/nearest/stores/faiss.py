@@ -789,6 +789,7 @@ def _check_factory(faiss: Any, schema: Schema, factory: str | None) -> None:
             )
     for name, spec in schema.vectors.items():
         string = factory or _factory(schema, spec, 1)
+        _check_numbers(string, factory)
         try:
             index = _make(faiss, string, spec, schema.index.ef_construct)
         except RuntimeError as error:
@@ -798,6 +799,15 @@ def _check_factory(faiss: Any, schema: Schema, factory: str | None) -> None:
             raise UnsupportedError(
                 f"index={string}: FAISS has it for distances alone, vector {name!r} is {spec.metric}"
             )
+
+
+def _check_numbers(string: str, factory: str | None) -> None:
+    """Raises for numbers that FAISS does not check: making or filling such an index would end the process."""
+    if any(int(links) < 2 for links in re.findall(r"HNSW(\d+)", string)):
+        given = "m" if factory is None else f"index={factory}"
+        raise InvalidInput(f"{given}: FAISS needs at least 2 links a node of an HNSW graph; leave it out for 16")
+    if any(int(lists) < 1 for lists in re.findall(r"IVF(\d+)", string)):
+        raise InvalidInput(f"index={string}: an IVF index has at least 1 list")
 
 
 def _has_gpu(faiss: Any) -> bool:
