@@ -361,6 +361,9 @@ def _options(url: StoreURL) -> tuple[dict[str, str], dict[str, Any]]:
     seconds = str(conninfo.setdefault("connect_timeout", "10"))
     if not (seconds.isascii() and seconds.isdigit() and int(seconds)):
         raise InvalidInput(f"connect_timeout must be a number of seconds from 1, got {seconds!r}")
+    for port in str(conninfo.get("port") or "").split(","):  # one of each host
+        if port and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65_535):
+            raise InvalidInput(f"the port must be an integer from 1 to 65535, got {port!r}")
     table = ours["table"]
     if not table or len(table.encode()) > _MAX_TABLE or not table.isprintable():
         raise InvalidInput(f"table must be 1 to {_MAX_TABLE} bytes of printable characters, got {table!r}")
@@ -1284,8 +1287,17 @@ def _ours(error: Any, where: str) -> NearestError:
             return NotACollection(f"{said}; it was dropped; open it again with a schema")
         case errors.DataCorrupted() | errors.IndexCorrupted():
             return CollectionDamaged(f"{said}; restore it from a backup")
+        case errors.StatementTooComplex():
+            return InvalidInput(f"{said}; the condition is too large or nested too deeply, make it smaller")
+        case errors.TooManyColumns():
+            return InvalidInput(f"{said}; the schema has too many vectors and fields for one table, declare fewer")
         case errors.ProgramLimitExceeded() | errors.UntranslatableCharacter():
             return InvalidRecord(said)
+    # psycopg's classes for this class of codes have no parent of their own.
+    if (error.sqlstate or "").startswith("54"):
+        return InvalidInput(f"{said}; it is over a limit of PostgreSQL, ask for less at once")
+    if "number of parameters must be" in said:
+        return InvalidInput(f"{said}; the condition has too many values, ask in parts or with $in")
     # Of a connection that failed libpq tells the words alone.
     if isinstance(error, errors.OperationalError | errors.InterfaceError):
         for pattern, kind, advice in _REFUSALS:
