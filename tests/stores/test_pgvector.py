@@ -24,6 +24,7 @@ from nearest.contract import (
     Record,
     Schema,
     SparseVector,
+    Store,
     StoreURL,
     Text,
     VectorSpec,
@@ -109,6 +110,34 @@ def test_an_index_is_built_used_and_exact_enough(postgres: Postgres, url: str, o
         assert store.search(Query(Dense(query), k=10, exact=True))[0].id == exact[0].id
         assert isinstance(store, pgvector.PgvectorStore)
         assert store._indexed == (set() if "none" in options else {"v0"})  # the next one to open knows of it
+
+
+@pytest.mark.parametrize(
+    ("options", "probes"),
+    [
+        ("&index=ivfflat&lists=50", "8"),
+        ("&index=ivfflat&lists=4", "2"),
+        ("&index=ivfflat", "2"),  # 3,000 records are 3 lists
+        ("&index=ivfflat&lists=50&probes=3", "3"),
+    ],
+)
+def test_as_many_lists_are_looked_into_as_the_root_of_what_there_are(url: str, options: str, probes: str) -> None:
+    values = np.random.default_rng(3).normal(size=(3000, 4)).astype(np.float32)
+
+    def told(store: Store) -> str:
+        assert isinstance(store, pgvector.PgvectorStore)
+        assert len(store.search(Query(Dense(values[0]), k=5))) == 5
+        with store._connection() as connection:
+            (value,) = connection.execute("SELECT current_setting('ivfflat.probes')").fetchone() or ("",)
+        return str(value)
+
+    with stores.connect(f"{url}&pool=1{options}", SCHEMA) as store:
+        store.upsert(Record(f"r{i}", {"dense": values[i]}) for i in range(len(values)))
+        told(store)  # the session is older than the index
+        store.optimize()
+        assert told(store) == probes
+    with stores.connect(f"{url}&pool=1") as store:
+        assert told(store) == probes
 
 
 def test_a_condition_that_holds_for_few_finds_all_of_them_through_an_index(url: str) -> None:
