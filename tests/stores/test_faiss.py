@@ -467,6 +467,37 @@ def test_an_m_of_one_is_refused(url: str, folder: Path, quantization: Any) -> No
     assert not folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "params", "said"),
+    [
+        ("Flat", IndexParams(ef_construct=500, ef=300), "no ef_construct and no ef;"),
+        ("Flat", IndexParams(ef=300), "no ef;"),
+        ("PCA2,SQ8", IndexParams(ef=300), "no ef;"),
+        ("IVF16,SQ8", IndexParams(ef_construct=500, ef=300), "no ef_construct;"),
+        ("PCA2,IVF16,Flat", IndexParams(ef_construct=500), "no ef_construct;"),
+    ],
+)
+def test_what_an_index_has_no_use_for_is_refused(
+    url: str, folder: Path, given: str, params: IndexParams, said: str
+) -> None:
+    with pytest.raises(errors.InvalidInput, match=said):
+        stores.connect(f"{url}?index={given}", Schema({"dense": VectorSpec(4)}, index=params))
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "params"),
+    [
+        ("HNSW8,SQ8", IndexParams(ef_construct=500, ef=300)),
+        ("PCA2,HNSW8", IndexParams(ef_construct=500, ef=300)),
+        ("IVF16_HNSW8,Flat", IndexParams(ef_construct=500, ef=300)),
+        ("IVF16,SQ8", IndexParams(ef=300)),
+    ],
+)
+def test_what_an_index_has_a_use_for_is_taken(url: str, given: str, params: IndexParams) -> None:
+    stores.connect(f"{url}?index={given}", Schema({"dense": VectorSpec(4)}, index=params)).close()
+
+
 def test_an_index_of_no_lists_is_refused(url: str, folder: Path) -> None:
     with pytest.raises(errors.InvalidInput, match="at least 1 list"):
         stores.connect(f"{url}?index=IVF0_HNSW4,SQ8", SCHEMA)
