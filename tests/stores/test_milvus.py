@@ -386,7 +386,8 @@ def test_a_record_over_the_limits_is_refused_before_anything_is_written(file: st
 
 @pytest.mark.parametrize("index", ["hnsw", "ivf_flat", "flat", "autoindex"])
 def test_each_index_of_milvus_lite(file: str, index: str) -> None:
-    with stores.connect(f"{file}?index={index}&nlist=4&nprobe=4", SCHEMA) as store:
+    cells = "&nlist=4&nprobe=4" if index == "ivf_flat" else ""
+    with stores.connect(f"{file}?index={index}{cells}", SCHEMA) as store:
         store.upsert([plain(i) for i in range(200)])
         store.optimize()
         told = store.stats()
@@ -396,6 +397,37 @@ def test_each_index_of_milvus_lite(file: str, index: str) -> None:
         assert store.search(Query(Dense(vector(1, 1)), k=5))[0].id == f"r{best:03}"
         assert ("exact" in store.capabilities) == (index == "flat")
         assert ("hnsw" in store.capabilities) == (index == "hnsw")
+
+
+@pytest.mark.parametrize(
+    ("option", "kinds"),
+    [
+        ("nlist", {"ivf_flat", "ivf_sq8", "ivf_pq", "ivf_rabitq", "scann"}),
+        ("nprobe", {"ivf_flat", "ivf_sq8", "ivf_pq", "ivf_rabitq", "scann"}),
+        ("subvectors", {"hnsw_pq", "ivf_pq"}),
+        ("search_list", {"diskann"}),
+    ],
+)
+def test_an_option_of_another_index_is_refused(option: str, kinds: set[str]) -> None:
+    for index in milvus._KINDS:
+        address = milvus._address(StoreURL.parse(f"milvus://host/c?index={index}&{option}=2"))
+        if index in kinds:
+            assert milvus._choose(address, SERVER, SCHEMA)["index"] == index
+        else:
+            with pytest.raises(InvalidInput, match=f"index={index} has no {option}; leave it out"):
+                milvus._choose(address, SERVER, SCHEMA)
+
+
+def test_an_option_of_another_index_is_refused_of_an_old_collection_too(file: str) -> None:
+    with pytest.raises(InvalidInput, match="index=hnsw has no nlist"):
+        stores.connect(f"{file}?nlist=4", SCHEMA)
+    with pytest.raises(NotACollection):
+        stores.connect(file)
+    stores.connect(file, SCHEMA).close()
+    for option in ("nprobe", "search_list"):
+        with pytest.raises(InvalidInput, match=f"index=hnsw has no {option}"):
+            stores.connect(f"{file}?{option}=4")
+    stores.connect(file).close()
 
 
 def test_hnsw_parameters_need_hnsw(file: str) -> None:

@@ -15,8 +15,8 @@ Options, `?name=value`:
     partitions, shards    how many of either
     terms                 `array` or `text`: how filter terms are kept; by default what is fast there (see `_milvus.py`)
 What the layout depends on (index, nlist, subvectors, and from partition_key on) is kept when a collection is made, and
-may be left out when it is opened. Milvus Lite has hnsw, ivf_flat, flat and autoindex, and no quantization here, as it
-does not rescore.
+may be left out when it is opened. An option that the index has no use for is refused. Milvus Lite has hnsw, ivf_flat,
+flat and autoindex, and no quantization here, as it does not rescore.
 
 How a record lies in Milvus' fields, and what a condition becomes, is in `_milvus.py`.
 
@@ -115,6 +115,18 @@ class _Kind:
     @property
     def hnsw(self) -> bool:
         return self.index_type.startswith("HNSW")
+
+    @property
+    def options(self) -> set[str]:
+        """Those of the URL that only some kinds have."""
+        found: set[str] = set()
+        if self.index_type.startswith("IVF") or self.index_type == "SCANN":
+            found |= {"nlist", "nprobe"}
+        if self.index_type.endswith("_PQ"):
+            found.add("subvectors")
+        if self.index_type == "DISKANN":
+            found.add("search_list")
+        return found
 
 
 _KINDS = {
@@ -378,6 +390,7 @@ class MilvusStore(Store):
                         raise StorageError(f"{address.shown} was made and is gone; is another process removing it?")
                 kept, layout = found
                 _check_same(address, kept, layout, schema)
+                _check_used(address, layout["index"])
                 store = cls(address, local, client, server, kept, layout)
                 store._complete(client)
             return store
@@ -740,6 +753,15 @@ def _check_same(address: _Address, found: Schema, layout: dict[str, Any], asked:
         raise SchemaMismatch(f"{address.shown} was made with other options: {'; '.join(other)}; leave them out")
 
 
+def _check_used(address: _Address, index: str) -> None:
+    """Raises InvalidInput for options that such an index has no use for."""
+    given = {"nlist", "subvectors"} & address.layout.keys()
+    given |= {name for name in ("nprobe", "search_list") if getattr(address, name) is not None}
+    for name in sorted(given - _KINDS[index].options):
+        having = ", ".join(other for other, kind in _KINDS.items() if name in kind.options)
+        raise InvalidInput(f"milvus: index={index} has no {name}; leave it out (it belongs to {having})")
+
+
 def _capabilities(server: _Server, kind: _Kind, address: _Address) -> Capabilities:
     features = set(server.features())
     if not kind.hnsw:
@@ -767,6 +789,7 @@ def _choose(address: _Address, server: _Server, schema: Schema) -> dict[str, Any
         raise UnsupportedError(f"index={name} does not rescore; say rescore=False, or leave the index out")
     if "partitions" in address.layout and "partition_key" not in address.layout:
         raise InvalidInput("milvus: partitions are those of a partition_key; name that too")
+    _check_used(address, name)
     for vector, spec in schema.vectors.items():
         if not 2 <= spec.dim <= 32_768:
             raise UnsupportedError(f"vector {vector!r} has dimension {spec.dim}; Milvus holds 2 to 32768")
@@ -837,7 +860,7 @@ def _build_params(schema: Schema, layout: dict[str, Any], dim: int) -> dict[str,
     params: dict[str, Any] = {}
     if kind.hnsw:
         params |= {"M": index.m, "efConstruction": index.ef_construct}
-    elif "nlist" in layout and kind.index_type not in ("FLAT", "DISKANN", "AUTOINDEX"):
+    elif "nlist" in layout and "nlist" in kind.options:  # collections of before this was checked may have it
         params["nlist"] = layout["nlist"]
     if kind.index_type == "HNSW_SQ":
         params["sq_type"] = "SQ8"
