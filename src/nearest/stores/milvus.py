@@ -1,6 +1,7 @@
 """Milvus: a server or Zilliz Cloud (`milvus://host:19530/name`), or Milvus Lite in this process (`milvus:./file.db`).
 
 `milvus://[user:password@]host[:port]/[database/]collection`, or `milvus:PATH?collection=name` (`nearest` by default).
+A file needs milvus-lite too, which `nearest[milvus]` does not bring: `pip install 'milvus-lite>=3.2,<4'`.
 Options, `?name=value`:
     token, secure         an API key or `user:password`; `true` for TLS (also the default on port 443)
     timeout               seconds that a call may take, 60
@@ -88,6 +89,7 @@ REQUIRES = {"pymilvus": ">=3.0,<4"}
 KNOWN_GAPS: tuple[Gap, ...] = ()
 EMBEDDED = False
 
+_LITE = "milvus-lite>=3.2,<4"  # for files alone, so it is not in REQUIRES; this module uses its server
 _MARK = "nearest"  # the collection property that holds the schema and the layout
 _MAX_ID = 2_048  # bytes of 512 characters
 _MAX_FIELDS = 64
@@ -302,7 +304,7 @@ class _Local:
             from milvus_lite import exceptions  # type: ignore[import-untyped]
             from milvus_lite.adapter.grpc.server import start_server_in_thread  # type: ignore[import-untyped]
         except ImportError as error:
-            raise MissingDependency("a Milvus file needs milvus-lite; run: pip install milvus-lite") from error
+            raise MissingDependency(f"a Milvus file needs milvus-lite; run: pip install '{_LITE}'") from error
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._server, self.database, port = start_server_in_thread(str(path))
