@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from nearest.contract import Record, Schema, VectorSpec
+from nearest import layers
+from nearest.contract import Record, Schema, Store, VectorSpec
 from nearest.errors import (
     AccessDenied,
     BatchFailed,
@@ -148,6 +149,36 @@ def test_a_database_says_when_to_come_back() -> None:
     with pytest.raises(Throttled):
         retry(store, time, deadline=60.0).count()
     assert len(store.asked) == 1
+
+
+def test_a_call_across_a_network_that_had_no_answer_is_repeated() -> None:
+    time = Time()
+
+    class Stalled(Scripted):
+        capabilities = replace(MemoryStore.capabilities, remote=True)
+
+        def _next(self) -> dict[str, NearestError]:
+            time.now += layers.SECONDS  # as long as an attempt may take
+            return super()._next()
+
+    def layered(store: Store) -> Store:
+        made = layers.stack_for(store)
+        retry: Any = made
+        while not isinstance(retry, Retry):
+            retry = retry.inner
+        retry._sleep, retry._clock = time.sleep, time
+        return made
+
+    errors = [TimedOut(str(i)) for i in range(9)]
+    store = Stalled(*errors[:2])
+    assert layered(store).count() == 0
+    assert len(store.asked) == 3
+    time.now, store = 0.0, Stalled(*errors)
+    with pytest.raises(TimedOut) as raised:
+        layered(store).count()
+    # None begins after two and a half deadlines: a caller does not wait for all six.
+    assert (len(store.asked), raised.value.context["attempts"]) == (3, 3)
+    assert time.now < 3.5 * layers.SECONDS
 
 
 def _writes() -> Iterator[tuple[str, Callable[[Retry], Any]]]:

@@ -449,6 +449,66 @@ def test_bad_urls_make_nothing(folder: Path, given: str, error: type[Exception],
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("given", ["HNSW0", "HNSW1", "HNSW01_SQ8", "PCA2,HNSW1", "IVF4_HNSW1,SQ8", "IVF4(HNSW0),Flat"])
+def test_too_few_links_are_refused_before_faiss_crashes(url: str, folder: Path, given: str) -> None:
+    # Asked of `_check_factory` alone first, with a FAISS that does nothing: without the refusal this ends the process.
+    with pytest.raises(errors.InvalidInput, match=r"at least 2 links"):
+        faiss._check_factory(Untouchable(), SCHEMA, given)
+    with pytest.raises(errors.InvalidInput, match=r"index=.*at least 2 links"):
+        stores.connect(f"{url}?index={given}", SCHEMA)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("quantization", ["none", "scalar", "product", "binary"])
+def test_an_m_of_one_is_refused(url: str, folder: Path, quantization: Any) -> None:
+    schema = Schema({"dense": VectorSpec(8)}, index=IndexParams(m=1, quantization=quantization))
+    with pytest.raises(errors.InvalidInput, match=r"^m: .*at least 2 links"):
+        stores.connect(url, schema)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "params", "said"),
+    [
+        ("Flat", IndexParams(ef_construct=500, ef=300), "no ef_construct and no ef;"),
+        ("Flat", IndexParams(ef=300), "no ef;"),
+        ("PCA2,SQ8", IndexParams(ef=300), "no ef;"),
+        ("IVF16,SQ8", IndexParams(ef_construct=500, ef=300), "no ef_construct;"),
+        ("PCA2,IVF16,Flat", IndexParams(ef_construct=500), "no ef_construct;"),
+    ],
+)
+def test_what_an_index_has_no_use_for_is_refused(
+    url: str, folder: Path, given: str, params: IndexParams, said: str
+) -> None:
+    with pytest.raises(errors.InvalidInput, match=said):
+        stores.connect(f"{url}?index={given}", Schema({"dense": VectorSpec(4)}, index=params))
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "params"),
+    [
+        ("HNSW8,SQ8", IndexParams(ef_construct=500, ef=300)),
+        ("PCA2,HNSW8", IndexParams(ef_construct=500, ef=300)),
+        ("IVF16_HNSW8,Flat", IndexParams(ef_construct=500, ef=300)),
+        ("IVF16,SQ8", IndexParams(ef=300)),
+    ],
+)
+def test_what_an_index_has_a_use_for_is_taken(url: str, given: str, params: IndexParams) -> None:
+    stores.connect(f"{url}?index={given}", Schema({"dense": VectorSpec(4)}, index=params)).close()
+
+
+def test_an_index_of_no_lists_is_refused(url: str, folder: Path) -> None:
+    with pytest.raises(errors.InvalidInput, match="at least 1 list"):
+        stores.connect(f"{url}?index=IVF0_HNSW4,SQ8", SCHEMA)
+    assert not folder.exists()
+
+
+class Untouchable:
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"FAISS was asked for {name}")
+
+
 def test_an_index_that_knows_distances_alone_is_refused_for_products(url: str, folder: Path) -> None:
     with pytest.raises(errors.UnsupportedError, match="distances alone"):
         stores.connect(f"{url}?index=PCA2,HNSW16,PQ2", Schema({"dense": VectorSpec(4, "dot")}))

@@ -48,6 +48,8 @@ from nearest.errors import (
     TimedOut,
     UnsupportedError,
 )
+from nearest.layers import stack_for
+from nearest.layers._wrapper import Layer
 from nearest.layers.residual import Residual
 from nearest.stores import milvus
 from nearest.stores._milvus import EXACT_FILTERS
@@ -163,8 +165,9 @@ def test_a_missing_client_is_named(file: str, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(MissingDependency, match=r"pip install 'nearest\[milvus\]'"):
         stores.connect("milvus://127.0.0.1:1/c", SCHEMA)
     monkeypatch.setitem(sys.modules, "milvus_lite", None)
-    with pytest.raises(MissingDependency, match="pip install milvus-lite"):
+    with pytest.raises(MissingDependency, match="pip install 'milvus-lite>=") as caught:
         stores.connect(file, SCHEMA)
+    assert str(caught.value).partition("run: ")[2] in (milvus.__doc__ or "")  # docs/stores.md shows it
 
 
 def test_a_refused_connection() -> None:
@@ -231,6 +234,8 @@ def test_a_wrong_password() -> None:
         ({"code": 1100, "error_code": 1, "reason": "invalid parameter"}, InvalidInput),
         ({"code": 1400, "error_code": 1, "reason": "privilege is missing: PermissionDenied"}, AccessDenied),
         ({"code": 500, "error_code": 1, "reason": "not now", "retriable": True}, ConnectionFailed),
+        ({"code": 4, "error_code": 1, "reason": "queue is full"}, Throttled),
+        ({"code": 10001, "error_code": 1, "reason": "context deadline exceeded"}, TimedOut),
     ],
 )
 def test_what_a_server_answers_becomes_ours(status: dict[str, Any], expected: type[NearestError]) -> None:
@@ -243,6 +248,42 @@ def test_what_a_server_answers_becomes_ours(status: dict[str, Any], expected: ty
     with Double(describe) as url, pytest.raises(expected):
         stores.connect(url, SCHEMA)
     assert len(asked) == 1, "the client repeated the call"
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "retryable"),
+    [
+        ("UNAVAILABLE", "socket closed", True),
+        ("ABORTED", "try again", True),
+        ("INTERNAL", "Received RST_STREAM with error code 2", True),
+        ("UNKNOWN", "Stream removed", True),
+        ("INTERNAL", "a bug", False),
+        ("UNIMPLEMENTED", "no such call", False),
+    ],
+)
+def test_a_call_that_broke_can_be_repeated(code: str, said: str, retryable: bool) -> None:
+    import grpc
+
+    def broken(context: Any) -> Any:
+        context.abort(grpc.StatusCode[code], said)
+
+    with Double(broken) as url, pytest.raises(NearestError) as caught:
+        stores.connect(url, SCHEMA)
+    assert caught.value.retryable == retryable
+    assert isinstance(caught.value, ConnectionFailed) == retryable
+
+
+def test_a_server_is_across_a_network_and_a_file_is_not(server: str, file: str) -> None:
+    assert milvus.STORE.capabilities.remote
+    with stores.connect(f"{server}/remote", SCHEMA) as store, stack_for(store) as layered:
+        assert {"Retry", "Timeout"} <= _layers(layered)
+    with stores.connect(file, SCHEMA) as store, stack_for(store) as layered:
+        assert not {"Retry", "Timeout"} & _layers(layered)
+
+
+def _layers(store: Any) -> set[str]:
+    found = {type(store).__name__}
+    return found | _layers(store.inner) if isinstance(store, Layer) else found
 
 
 def test_a_server_that_does_not_answer() -> None:
@@ -346,7 +387,8 @@ def test_a_record_over_the_limits_is_refused_before_anything_is_written(file: st
 
 @pytest.mark.parametrize("index", ["hnsw", "ivf_flat", "flat", "autoindex"])
 def test_each_index_of_milvus_lite(file: str, index: str) -> None:
-    with stores.connect(f"{file}?index={index}&nlist=4&nprobe=4", SCHEMA) as store:
+    cells = "&nlist=4&nprobe=4" if index == "ivf_flat" else ""
+    with stores.connect(f"{file}?index={index}{cells}", SCHEMA) as store:
         store.upsert([plain(i) for i in range(200)])
         store.optimize()
         told = store.stats()
@@ -356,6 +398,37 @@ def test_each_index_of_milvus_lite(file: str, index: str) -> None:
         assert store.search(Query(Dense(vector(1, 1)), k=5))[0].id == f"r{best:03}"
         assert ("exact" in store.capabilities) == (index == "flat")
         assert ("hnsw" in store.capabilities) == (index == "hnsw")
+
+
+@pytest.mark.parametrize(
+    ("option", "kinds"),
+    [
+        ("nlist", {"ivf_flat", "ivf_sq8", "ivf_pq", "ivf_rabitq", "scann"}),
+        ("nprobe", {"ivf_flat", "ivf_sq8", "ivf_pq", "ivf_rabitq", "scann"}),
+        ("subvectors", {"hnsw_pq", "ivf_pq"}),
+        ("search_list", {"diskann"}),
+    ],
+)
+def test_an_option_of_another_index_is_refused(option: str, kinds: set[str]) -> None:
+    for index in milvus._KINDS:
+        address = milvus._address(StoreURL.parse(f"milvus://host/c?index={index}&{option}=2"))
+        if index in kinds:
+            assert milvus._choose(address, SERVER, SCHEMA)["index"] == index
+        else:
+            with pytest.raises(InvalidInput, match=f"index={index} has no {option}; leave it out"):
+                milvus._choose(address, SERVER, SCHEMA)
+
+
+def test_an_option_of_another_index_is_refused_of_an_old_collection_too(file: str) -> None:
+    with pytest.raises(InvalidInput, match="index=hnsw has no nlist"):
+        stores.connect(f"{file}?nlist=4", SCHEMA)
+    with pytest.raises(NotACollection):
+        stores.connect(file)
+    stores.connect(file, SCHEMA).close()
+    for option in ("nprobe", "search_list"):
+        with pytest.raises(InvalidInput, match=f"index=hnsw has no {option}"):
+            stores.connect(f"{file}?{option}=4")
+    stores.connect(file).close()
 
 
 def test_hnsw_parameters_need_hnsw(file: str) -> None:

@@ -24,6 +24,8 @@ from nearest.contract import (
     Record,
     Schema,
     SparseVector,
+    Store,
+    StoreURL,
     Text,
     VectorSpec,
 )
@@ -108,6 +110,34 @@ def test_an_index_is_built_used_and_exact_enough(postgres: Postgres, url: str, o
         assert store.search(Query(Dense(query), k=10, exact=True))[0].id == exact[0].id
         assert isinstance(store, pgvector.PgvectorStore)
         assert store._indexed == (set() if "none" in options else {"v0"})  # the next one to open knows of it
+
+
+@pytest.mark.parametrize(
+    ("options", "probes"),
+    [
+        ("&index=ivfflat&lists=50", "8"),
+        ("&index=ivfflat&lists=4", "2"),
+        ("&index=ivfflat", "2"),  # 3,000 records are 3 lists
+        ("&index=ivfflat&lists=50&probes=3", "3"),
+    ],
+)
+def test_as_many_lists_are_looked_into_as_the_root_of_what_there_are(url: str, options: str, probes: str) -> None:
+    values = np.random.default_rng(3).normal(size=(3000, 4)).astype(np.float32)
+
+    def told(store: Store) -> str:
+        assert isinstance(store, pgvector.PgvectorStore)
+        assert len(store.search(Query(Dense(values[0]), k=5))) == 5
+        with store._connection() as connection:
+            (value,) = connection.execute("SELECT current_setting('ivfflat.probes')").fetchone() or ("",)
+        return str(value)
+
+    with stores.connect(f"{url}&pool=1{options}", SCHEMA) as store:
+        store.upsert(Record(f"r{i}", {"dense": values[i]}) for i in range(len(values)))
+        told(store)  # the session is older than the index
+        store.optimize()
+        assert told(store) == probes
+    with stores.connect(f"{url}&pool=1") as store:
+        assert told(store) == probes
 
 
 def test_a_condition_that_holds_for_few_finds_all_of_them_through_an_index(url: str) -> None:
@@ -377,6 +407,18 @@ def test_bad_urls_are_refused(url: str) -> None:
         stores.connect(url, SCHEMA)
 
 
+@pytest.mark.parametrize("port", ["0", "65536", "99999", "-1", "abc", "5432,i:70000"])
+@pytest.mark.parametrize("form", ["postgresql://127.0.0.1:{}/x", "postgresql://127.0.0.1/x?port={}"])
+def test_a_port_that_cannot_be_is_refused(form: str, port: str) -> None:
+    with pytest.raises(InvalidInput, match="port must be an integer from 1 to 65535"):
+        stores.connect(form.format(port), SCHEMA)
+
+
+def test_a_port_of_each_host_is_taken() -> None:
+    for url in ("postgresql://h:1,i:65535/x", "postgresql://h,i:5432/x", "postgresql:///x?host=/tmp"):
+        pgvector._options(StoreURL.parse(url))
+
+
 def test_a_server_that_is_not_there(postgres: Postgres) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and not listening
@@ -445,6 +487,27 @@ def test_a_statement_over_its_time(url: str) -> None:
         assert isinstance(store, pgvector.PgvectorStore)
         with pytest.raises(TimedOut, match="timeout="), store._connection() as connection:
             connection.execute("SELECT pg_sleep(30)")
+        assert store.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("54000", ""), ("54001", "nested too deeply"), ("54011", "declare fewer"), ("54023", "limit"), ("54999", "limit")],
+)
+def test_what_is_over_a_limit_of_the_server_is_not_repeated(url: str, code: str, said: str) -> None:
+    with stores.connect(url, SCHEMA) as store:
+        assert isinstance(store, pgvector.PgvectorStore)
+        with pytest.raises(InvalidInput, match=f"too much of it.*{said}") as caught, store._connection() as connection:
+            connection.execute(f"DO $$ BEGIN RAISE 'too much of it' USING ERRCODE = '{code}'; END $$".encode())
+        assert not caught.value.retryable
+
+
+def test_a_condition_of_too_many_values_is_not_repeated(url: str) -> None:
+    with stores.connect(url, SCHEMA) as store:
+        where = filters.Or(tuple(filters.Comparison(("n",), "$eq", i) for i in range(65_536)))
+        with pytest.raises(InvalidInput, match=r"too many values.*\$in") as caught:
+            store._count(where)
+        assert not caught.value.retryable
         assert store.count() == 0
 
 

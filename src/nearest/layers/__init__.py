@@ -44,7 +44,7 @@ def stack(
     """A store on which every filter holds, and with a companion text search (see `lexical`).
 
     meter: counts its calls. seconds: the deadline of each attempt; for a database across a network. attempts: calls
-    for one, where errors can pass.
+    for one, where errors can pass; none begins later than 2.5 times `seconds` after the first.
     """
     if seconds is not None:
         from nearest.layers.timeout import Timeout
@@ -57,7 +57,8 @@ def stack(
     if attempts > 1:
         from nearest.layers.retry import Retry
 
-        store = Retry(store, attempts=attempts)
+        # After two attempts that had no answer there is time for a third.
+        store = Retry(store, attempts=attempts, deadline=2.5 * (seconds or SECONDS))
     if companion is not None:
         from nearest.layers.lexical import Lexical
 

@@ -44,6 +44,7 @@ from nearest.contract import (
     Fused,
     Gap,
     Hit,
+    IndexParams,
     Page,
     Query,
     Record,
@@ -789,15 +790,38 @@ def _check_factory(faiss: Any, schema: Schema, factory: str | None) -> None:
             )
     for name, spec in schema.vectors.items():
         string = factory or _factory(schema, spec, 1)
+        _check_numbers(string, factory)
         try:
             index = _make(faiss, string, spec, schema.index.ef_construct)
         except RuntimeError as error:
             why = str(error).rpartition("Error: ")[2] or str(error)
             raise InvalidInput(f"index={string}: FAISS cannot make it for vector {name!r} ({why})") from None
+        if factory is not None:
+            _check_used(faiss, factory, index, schema.index)
         if any(part.metric_type != _metric(faiss, string, spec) for part in _parts(faiss, index)):
             raise UnsupportedError(
                 f"index={string}: FAISS has it for distances alone, vector {name!r} is {spec.metric}"
             )
+
+
+def _check_used(faiss: Any, factory: str, index: Any, params: IndexParams) -> None:
+    """Raises for what was asked for and such an index has no use for."""
+    parts = list(_parts(faiss, index))
+    graph = any(isinstance(part, faiss.IndexHNSW) for part in parts)
+    lists = any(isinstance(part, faiss.IndexIVF) for part in parts)
+    unused = [("ef_construct", not graph), ("ef", not graph and not lists)]
+    default = IndexParams()
+    if named := [name for name, idle in unused if idle and getattr(params, name) != getattr(default, name)]:
+        raise InvalidInput(f"index={factory} has no {' and no '.join(named)}; leave that out of `index`")
+
+
+def _check_numbers(string: str, factory: str | None) -> None:
+    """Raises for numbers that FAISS does not check: making or filling such an index would end the process."""
+    if any(int(links) < 2 for links in re.findall(r"HNSW(\d+)", string)):
+        given = "m" if factory is None else f"index={factory}"
+        raise InvalidInput(f"{given}: FAISS needs at least 2 links a node of an HNSW graph; leave it out for 16")
+    if any(int(lists) < 1 for lists in re.findall(r"IVF(\d+)", string)):
+        raise InvalidInput(f"index={string}: an IVF index has at least 1 list")
 
 
 def _has_gpu(faiss: Any) -> bool:

@@ -1,6 +1,7 @@
 """Milvus: a server or Zilliz Cloud (`milvus://host:19530/name`), or Milvus Lite in this process (`milvus:./file.db`).
 
 `milvus://[user:password@]host[:port]/[database/]collection`, or `milvus:PATH?collection=name` (`nearest` by default).
+A file needs milvus-lite too, which `nearest[milvus]` does not bring: `pip install 'milvus-lite>=3.2,<4'`.
 Options, `?name=value`:
     token, secure         an API key or `user:password`; `true` for TLS (also the default on port 443)
     timeout               seconds that a call may take, 60
@@ -15,8 +16,8 @@ Options, `?name=value`:
     partitions, shards    how many of either
     terms                 `array` or `text`: how filter terms are kept; by default what is fast there (see `_milvus.py`)
 What the layout depends on (index, nlist, subvectors, and from partition_key on) is kept when a collection is made, and
-may be left out when it is opened. Milvus Lite has hnsw, ivf_flat, flat and autoindex, and no quantization here, as it
-does not rescore.
+may be left out when it is opened. An option that the index has no use for is refused. Milvus Lite has hnsw, ivf_flat,
+flat and autoindex, and no quantization here, as it does not rescore.
 
 How a record lies in Milvus' fields, and what a condition becomes, is in `_milvus.py`.
 
@@ -88,6 +89,7 @@ REQUIRES = {"pymilvus": ">=3.0,<4"}
 KNOWN_GAPS: tuple[Gap, ...] = ()
 IDENTITY = ("collection",)
 
+_LITE = "milvus-lite>=3.2,<4"  # for files alone, so it is not in REQUIRES; this module uses its server
 _MARK = "nearest"  # the collection property that holds the schema and the layout
 _MAX_ID = 2_048  # bytes of 512 characters
 _MAX_FIELDS = 64
@@ -115,6 +117,18 @@ class _Kind:
     @property
     def hnsw(self) -> bool:
         return self.index_type.startswith("HNSW")
+
+    @property
+    def options(self) -> set[str]:
+        """Those of the URL that only some kinds have."""
+        found: set[str] = set()
+        if self.index_type.startswith("IVF") or self.index_type == "SCANN":
+            found |= {"nlist", "nprobe"}
+        if self.index_type.endswith("_PQ"):
+            found.add("subvectors")
+        if self.index_type == "DISKANN":
+            found.add("search_list")
+        return found
 
 
 _KINDS = {
@@ -290,7 +304,7 @@ class _Local:
             from milvus_lite import exceptions  # type: ignore[import-untyped]
             from milvus_lite.adapter.grpc.server import start_server_in_thread  # type: ignore[import-untyped]
         except ImportError as error:
-            raise MissingDependency("a Milvus file needs milvus-lite; run: pip install milvus-lite") from error
+            raise MissingDependency(f"a Milvus file needs milvus-lite; run: pip install '{_LITE}'") from error
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._server, self.database, port = start_server_in_thread(str(path))
@@ -340,7 +354,7 @@ atexit.register(_Local.end)
 class MilvusStore(Store):
     """One collection. `capabilities` of the class are those of a Milvus 2.6 server; an instance has its server's."""
 
-    capabilities = Capabilities(_Server((2, 6)).features(), EXACT_FILTERS, max_batch=_SLICE_ROWS)
+    capabilities = Capabilities(_Server((2, 6)).features(), EXACT_FILTERS, max_batch=_SLICE_ROWS, remote=True)
 
     def __init__(
         self, address: _Address, local: _Local | None, client: MilvusClient, server: _Server,
@@ -378,6 +392,7 @@ class MilvusStore(Store):
                         raise StorageError(f"{address.shown} was made and is gone; is another process removing it?")
                 kept, layout = found
                 _check_same(address, kept, layout, schema)
+                _check_used(address, layout["index"])
                 store = cls(address, local, client, server, kept, layout)
                 store._complete(client)
             return store
@@ -748,6 +763,15 @@ def _check_same(address: _Address, found: Schema, layout: dict[str, Any], asked:
         raise SchemaMismatch(f"{address.shown} was made with other options: {'; '.join(other)}; leave them out")
 
 
+def _check_used(address: _Address, index: str) -> None:
+    """Raises InvalidInput for options that such an index has no use for."""
+    given = {"nlist", "subvectors"} & address.layout.keys()
+    given |= {name for name in ("nprobe", "search_list") if getattr(address, name) is not None}
+    for name in sorted(given - _KINDS[index].options):
+        having = ", ".join(other for other, kind in _KINDS.items() if name in kind.options)
+        raise InvalidInput(f"milvus: index={index} has no {name}; leave it out (it belongs to {having})")
+
+
 def _capabilities(server: _Server, kind: _Kind, address: _Address) -> Capabilities:
     features = set(server.features())
     if not kind.hnsw:
@@ -755,7 +779,8 @@ def _capabilities(server: _Server, kind: _Kind, address: _Address) -> Capabiliti
     if kind.index_type == "FLAT":
         features.add("exact")
     sees = address.consistency in ("Strong", "Session")
-    return Capabilities(frozenset(features), EXACT_FILTERS, read_your_writes=sees, max_batch=_SLICE_ROWS)
+    remote = address.path is None  # what a file holds, this process serves to itself
+    return Capabilities(frozenset(features), EXACT_FILTERS, read_your_writes=sees, max_batch=_SLICE_ROWS, remote=remote)
 
 
 def _choose(address: _Address, server: _Server, schema: Schema) -> dict[str, Any]:
@@ -774,6 +799,7 @@ def _choose(address: _Address, server: _Server, schema: Schema) -> dict[str, Any
         raise UnsupportedError(f"index={name} does not rescore; say rescore=False, or leave the index out")
     if "partitions" in address.layout and "partition_key" not in address.layout:
         raise InvalidInput("milvus: partitions are those of a partition_key; name that too")
+    _check_used(address, name)
     for vector, spec in schema.vectors.items():
         if not 2 <= spec.dim <= 32_768:
             raise UnsupportedError(f"vector {vector!r} has dimension {spec.dim}; Milvus holds 2 to 32768")
@@ -844,7 +870,7 @@ def _build_params(schema: Schema, layout: dict[str, Any], dim: int) -> dict[str,
     params: dict[str, Any] = {}
     if kind.hnsw:
         params |= {"M": index.m, "efConstruction": index.ef_construct}
-    elif "nlist" in layout and kind.index_type not in ("FLAT", "DISKANN", "AUTOINDEX"):
+    elif "nlist" in layout and "nlist" in kind.options:  # collections of before this was checked may have it
         params["nlist"] = layout["nlist"]
     if kind.index_type == "HNSW_SQ":
         params["sq_type"] = "SQ8"
@@ -857,6 +883,9 @@ def _build_params(schema: Schema, layout: dict[str, Any], dim: int) -> dict[str,
 
 
 # --- errors ----------------------------------------------------------------------------------------
+
+_CODE_TOO_MANY_REQUESTS = 4  # a full queue
+_CODE_TIMED_OUT = 10001  # inside of the server
 
 
 @contextlib.contextmanager
@@ -889,15 +918,22 @@ def _ours(error: Exception, address: _Address) -> NearestError:
         "auth check fail", "permission deny", "permissiondenied", "unauthenticated"
     ):
         return AccessDenied(f"{where}: the server refuses these credentials ({said}); check user, password or token")
-    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+    if code in (grpc.StatusCode.DEADLINE_EXCEEDED, _CODE_TIMED_OUT):
         return TimedOut(f"{where} did not answer within {address.timeout:g} s; try again, or give ?timeout=seconds")
     if code == 8 or code == grpc.StatusCode.RESOURCE_EXHAUSTED or told("rate limit exceeded"):
         if told("message larger than max", "received message larger"):
             return InvalidInput(f"{where}: the message is over the server's limit ({said}); ask for less at once")
         return Throttled(f"{where} is asked too much ({said}); slow down")
-    if code == grpc.StatusCode.UNAVAILABLE or code == 2 or told("fail connecting", "failed to connect"):
+    if code == _CODE_TOO_MANY_REQUESTS:
+        return Throttled(f"{where} is asked too much ({said}); slow down")
+    if (
+        code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED, 2)
+        or told("fail connecting", "failed to connect")
+        # A connection that broke in the middle of a call; gRPC has no code of its own for that.
+        or (isinstance(code, grpc.StatusCode) and told("rst_stream", "stream removed", "goaway", "connection reset"))
+    ):
         return ConnectionFailed(f"{where} cannot be reached ({said}); is the server up, and host and port right?")
-    if code in (4, 100):
+    if code == 100:
         return NotACollection(f"{where} is not there any more ({said})")
     if code == 9 or told("quota exceeded"):
         return StorageError(f"{where} refuses writes ({said}); free memory or disk of the server")

@@ -7,7 +7,7 @@
     index    hnsw (the default), ivfflat or none; `optimize` builds it once there are 1,000 records, until
              then a search is exact. HNSW takes 2,000 dimensions of vector, 4,000 of halfvec, 16,000 if binary
     lists    IVFFlat: how many lists, 1 to 32768 (default: as `optimize` finds records, rows/1000 or their root)
-    probes   IVFFlat: lists looked into at first (default: the square root of lists)
+    probes   IVFFlat: lists looked into at first (default: the square root of the index's lists, rounded up)
     timeout  seconds that a statement may take, 0 for no limit (the default); building an index has none
     pool     connections at most, 1 to 100 (default: 4)
 
@@ -41,6 +41,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -141,11 +142,15 @@ class PgvectorStore(Store):
         remote=True,
     )  # fmt: skip
 
-    def __init__(self, collection: _Collection, pool: ConnectionPool[Any], indexed: set[str]) -> None:
+    def __init__(
+        self, collection: _Collection, pool: ConnectionPool[Any], indexed: set[str], probes: int | None
+    ) -> None:
         self.schema = collection.schema
         self._c = collection
         self._pool = pool
         self._indexed = indexed  # vector columns with an index, as far as this process knows
+        self._probes = probes  # what follows from their lists
+        self._probing: WeakKeyDictionary[Connection[Any], int] = WeakKeyDictionary()  # what each session was told
         self._closed = False
         self._write = collection.write_statements()
 
@@ -191,10 +196,13 @@ class PgvectorStore(Store):
                 self._c.refresh_statistics(connection)
                 for column in self._c.unindexed(connection):
                     self._c.build_index(connection, column)
-                self._indexed = self._c.indexed(connection)
+                self._learn(connection)
             finally:
                 if not connection.broken:
                     connection.execute(f"SET statement_timeout = {self._c.timeout_ms}".encode())
+
+    def _learn(self, connection: Connection[Any]) -> None:
+        self._indexed, self._probes = self._c.indexed(connection), self._c.probes(connection)
 
     # --- reading ---
 
@@ -228,6 +236,10 @@ class PgvectorStore(Store):
     def _search_many(self, queries: list[Query]) -> list[list[Hit]]:
         with self._connection() as connection:
             own_ef = any(query.ef is not None for query in queries)
+            # An index may be built, with other lists, after a session has begun.
+            if self._probes is not None and self._probing.get(connection) != self._probes:
+                connection.execute("SELECT set_config('ivfflat.probes', %s, false)", [str(self._probes)])
+                self._probing[connection] = self._probes
             if len(queries) == 1 and not own_ef:
                 return [self._search(connection, queries[0])]
             # One snapshot for all, and a setting that ends with the transaction.
@@ -280,7 +292,7 @@ class PgvectorStore(Store):
 
     def stats(self) -> dict[str, Any]:
         with self._connection() as connection:
-            self._indexed = self._c.indexed(connection)
+            self._learn(connection)
             return self._c.stats(connection, self._indexed)
 
 
@@ -307,7 +319,7 @@ def connect(url: StoreURL, schema: Schema | None) -> PgvectorStore:
     with _database_errors(where):
         with psycopg.connect(**conninfo, autocommit=True) as connection:
             collection = _open(connection, options, schema, where)
-            indexed = collection.indexed(connection)
+            indexed, probes = collection.indexed(connection), collection.probes(connection)
         settings = collection.session_settings()
 
         def configure(connection: Connection[Any]) -> None:
@@ -323,7 +335,7 @@ def connect(url: StoreURL, schema: Schema | None) -> PgvectorStore:
             kwargs={**conninfo, "autocommit": True}, min_size=1, max_size=int(options["pool"]), open=True,
             configure=configure, timeout=float(conninfo["connect_timeout"]), num_workers=1, name="nearest",
         )  # fmt: skip
-    return PgvectorStore(collection, pool, indexed)
+    return PgvectorStore(collection, pool, indexed, probes)
 
 
 # --- opening ---------------------------------------------------------------------------------------
@@ -361,6 +373,9 @@ def _options(url: StoreURL) -> tuple[dict[str, str], dict[str, Any]]:
     seconds = str(conninfo.setdefault("connect_timeout", "10"))
     if not (seconds.isascii() and seconds.isdigit() and int(seconds)):
         raise InvalidInput(f"connect_timeout must be a number of seconds from 1, got {seconds!r}")
+    for port in str(conninfo.get("port") or "").split(","):  # one of each host
+        if port and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65_535):
+            raise InvalidInput(f"the port must be an integer from 1 to 65535, got {port!r}")
     table = ours["table"]
     if not table or len(table.encode()) > _MAX_TABLE or not table.isprintable():
         raise InvalidInput(f"table must be 1 to {_MAX_TABLE} bytes of printable characters, got {table!r}")
@@ -849,10 +864,21 @@ class _Collection:
         settings = {"hnsw.ef_search": str(self.schema.index.ef), "hnsw.iterative_scan": "strict_order"}
         settings |= {"ivfflat.iterative_scan": "relaxed_order", "statement_timeout": str(self.timeout_ms)}
         settings["jit"] = "off"  # compiling takes longer than the searches it is meant to shorten
-        if self.kept["index"] == "ivfflat":
-            lists = int(self.kept["lists"] or 100)
-            settings["ivfflat.probes"] = self.kept["probes"] or str(max(1, math.isqrt(lists)))
+        if self.kept["probes"]:
+            settings["ivfflat.probes"] = self.kept["probes"]
         return settings
+
+    def probes(self, connection: Connection[Any]) -> int | None:
+        """The root of the lists that the indexes really have (of the most); None where that does not matter."""
+        if self.kept["index"] != "ivfflat" or self.kept["probes"]:
+            return None
+        (lists,) = connection.execute(
+            "SELECT max(substring(option FROM '^lists=([0-9]+)$')::integer) FROM pg_index AS i "
+            "JOIN pg_class AS c ON c.oid = i.indexrelid CROSS JOIN unnest(c.reloptions) AS option "
+            "WHERE i.indrelid = to_regclass(%s) AND i.indisvalid",
+            [self.t.replace("%%", "%")],
+        ).fetchone() or (None,)
+        return None if lists is None else math.ceil(math.sqrt(lists))
 
     def _index_name(self, column: str) -> str:
         return f"{self.table}_{column}_index"
@@ -1284,8 +1310,17 @@ def _ours(error: Any, where: str) -> NearestError:
             return NotACollection(f"{said}; it was dropped; open it again with a schema")
         case errors.DataCorrupted() | errors.IndexCorrupted():
             return CollectionDamaged(f"{said}; restore it from a backup")
+        case errors.StatementTooComplex():
+            return InvalidInput(f"{said}; the condition is too large or nested too deeply, make it smaller")
+        case errors.TooManyColumns():
+            return InvalidInput(f"{said}; the schema has too many vectors and fields for one table, declare fewer")
         case errors.ProgramLimitExceeded() | errors.UntranslatableCharacter():
             return InvalidRecord(said)
+    # psycopg's classes for this class of codes have no parent of their own.
+    if (error.sqlstate or "").startswith("54"):
+        return InvalidInput(f"{said}; it is over a limit of PostgreSQL, ask for less at once")
+    if "number of parameters must be" in said:
+        return InvalidInput(f"{said}; the condition has too many values, ask in parts or with $in")
     # Of a connection that failed libpq tells the words alone.
     if isinstance(error, errors.OperationalError | errors.InterfaceError):
         for pattern, kind, advice in _REFUSALS:
