@@ -41,7 +41,16 @@ from nearest.contract import (
     check_document,
     check_fields,
 )
-from nearest.errors import BudgetExceeded, InvalidDocument, InvalidInput, ModelError, NearestError, TextsFailed
+from nearest.errors import (
+    BatchFailed,
+    BudgetExceeded,
+    InvalidDocument,
+    InvalidInput,
+    ModelError,
+    NearestError,
+    StorageError,
+    TextsFailed,
+)
 from nearest.ingest import facts
 from nearest.ingest.duplicates import Duplicate, Duplicates
 from nearest.ingest.profile import Profile
@@ -213,8 +222,9 @@ class Writer:
     ) -> Report:
         """Make documents searchable; a document whose content, chunking and model are unchanged is skipped.
 
-        Returns when everything in the report is durable. A document that fails is in `report.failed` and
-        does not stop the others; errors of the store or the ledger do, and what was committed before stays.
+        Returns when everything in the report is durable. A document that fails, one that the store refuses
+        included, is in `report.failed`: nothing of it is kept, an older version stays, and the others go on.
+        Other errors of the store or the ledger stop the run, and what was committed before stays.
         """
         if truncate and pool:
             raise InvalidInput("a text over the model's limit is either truncated or pooled; ask for one of them")
@@ -238,21 +248,66 @@ class Writer:
             self._ledger.settle()
         return removed
 
-    def _apply(self, changes: list[Change], records: list[Record], run: int, profile: Profile) -> None:
-        """The four steps of the ledger for one group of distinct documents."""
+    def _apply(self, changes: list[Change], records: list[Record], run: int, profile: Profile) -> dict[str, str]:
+        """The four steps of the ledger for one group of distinct documents.
+
+        Returns those that the store refuses, and why: they are as they were before.
+        """
         if not changes:
-            return
+            return {}
         with profile.timed("ledger"):
             intents = self._ledger.intend(changes)
         with profile.timed("storing"):
             wanted = {record_id for intent in intents for record_id in intent.new}
-            self._store.upsert(record for record in records if record.id in wanted)
-            self._store.wait()
-            self._store.flush()
+            owner = {record_id: change.document_id for change in changes for record_id in change.record_ids}
+            of: dict[str, list[Record]] = {}
+            for record in records:
+                if record.id in wanted:
+                    of.setdefault(owner[record.id], []).append(record)
+            refused = self._upsert(of)
+            if refused:
+                # A commit is of all that was intended, so all of it is undone and intended again without them.
+                self._recover()
+            else:
+                self._store.wait()
+                self._store.flush()
+        if refused:
+            left = [change for change in changes if change.document_id not in refused]
+            again = [record for record in records if owner[record.id] not in refused]
+            return refused | self._apply(left, again, run, profile)
         with profile.timed("ledger"):
             self._ledger.commit(changes, run)
         with profile.timed("storing"):
             self._store.delete(record_id for intent in intents for record_id in intent.old)
+        return {}
+
+    def _upsert(self, records: dict[str, list[Record]]) -> dict[str, str]:
+        """Write records, given by document; returns the documents that the store refuses, and why.
+
+        Some of a refused document's records may be written.
+        """
+        try:
+            self._store.upsert(record for some in records.values() for record in some)
+        except InvalidInput as error:
+            why: NearestError = error
+            suspects = list(records)
+        except BatchFailed as error:
+            if not all(isinstance(each, InvalidInput) or type(each) is StorageError for each in error.failed.values()):
+                raise  # the database, or the way to it, is at fault
+            why = next(iter(error.failed.values()))
+            suspects = [i for i, some in records.items() if any(record.id in error.failed for record in some)]
+            if not suspects:
+                raise
+        else:
+            return {}
+        if len(suspects) == 1:
+            (document_id,) = suspects
+            return {document_id: _of_chunks(str(why), records[document_id])}
+        # A store may refuse a whole request for one record, so each half is asked for itself.
+        half = len(suspects) // 2
+        return self._upsert({i: records[i] for i in suspects[:half]}) | self._upsert(
+            {i: records[i] for i in suspects[half:]}
+        )
 
     def salt(self, pool: bool) -> str:
         settings: dict[str, Any] = {}
@@ -639,16 +694,22 @@ class _Run:
             with self.profile.timed("storing"):
                 now = facts.now()
                 records = [record for prepared in group for record in _records(prepared, now, self.writer._language)]
-            self.writer._apply([prepared.change for prepared in group], records, self.run, self.profile)
+            changes = [prepared.change for prepared in group]
+            refused = self.writer._apply(changes, records, self.run, self.profile)
             with self.mutex:
                 for prepared in group:
                     if self.in_flight.get(prepared.change.document_id) == prepared.change.hash:
                         del self.in_flight[prepared.change.document_id]
+                    if prepared.change.document_id in refused:
+                        continue
                     if prepared.known:
                         self.report.updated += 1
                     else:
                         self.report.added += 1
                     self.report.chunks += len(prepared.chunks)
+            for change in changes:
+                if change.document_id in refused:
+                    self._fail(change.document_id, refused[change.document_id], change.origin)
             self._tell("indexing")
 
 
@@ -714,6 +775,13 @@ def _records(prepared: _Prepared, now: str, language: Callable[[str], str | None
             "facts": facts.of(chunk.text, now, language),
         }
         yield Record(record_id, vectors, payload)
+
+
+def _of_chunks(message: str, records: Iterable[Record]) -> str:
+    """A store's message with the chunks' numbers: a user never saw the records' ids."""
+    for record in records:
+        message = message.replace(f"record {record.id!r}", f"chunk {record.payload['chunk']}")
+    return message
 
 
 def _bytes(tagged: Tagged) -> int:
