@@ -478,17 +478,25 @@ class Store(ABC):
 
         Vectors are converted to float32. Raises InvalidRecord before anything is written for an id that
         is not 1 to 512 characters, an unknown or missing vector name, a wrong dimension, NaN or infinity,
-        a zero vector under cosine, or a payload that is not JSON or not as the schema declares; BatchFailed
-        if the database refused some of them.
+        a zero vector under cosine, a payload that is not JSON or not as the schema declares, or what the store
+        knows that it cannot hold; BatchFailed if the database refused some of them, or a part of a large call.
         """
         checked = {record.id: record for record in (check_record(self.schema, r) for r in records)}
         batch = list(checked.values())
+        for record in batch:
+            self._check(record)
         faults: list[BatchFailed] = []
         for start in range(0, len(batch), self.capabilities.max_batch):
+            part = batch[start : start + self.capabilities.max_batch]
             try:
-                self._upsert(batch[start : start + self.capabilities.max_batch])
+                self._upsert(part)
             except BatchFailed as error:  # its promise is about the whole call: the other records are written
                 faults.append(error)
+            except InvalidInput as error:
+                if start == 0:
+                    raise
+                # Nothing of this part is written, but parts before it are, so it cannot be said of the call.
+                faults.append(BatchFailed.of({record.id: error for record in part}, len(batch)))
         if len(faults) > 1:
             raise BatchFailed.of({i: e for fault in faults for i, e in fault.failed.items()}, len(batch))
         if faults:
@@ -687,6 +695,13 @@ class Store(ABC):
             raise UnsupportedError(f"this store has no {words}", feature=feature)
 
     # What a store implements. Everything it is given has been checked.
+
+    def _check(self, record: Record) -> None:  # noqa: B027 -- optional
+        """Raises InvalidRecord for what this store cannot hold, as far as it knows that without its database.
+
+        Asked of every record of a call before the first is written. What only `_upsert` finds it raises before it
+        writes any of the records it was given, or as a BatchFailed.
+        """
 
     @abstractmethod
     def _upsert(self, records: list[Record]) -> None: ...
