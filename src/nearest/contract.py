@@ -6,12 +6,14 @@ the public ones validate once, for all stores, before anything reaches a databas
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
@@ -1211,7 +1213,8 @@ class Reader(ABC):
 class Chunker(ABC):
     """One strategy: a document to chunks. settings: JSON-able, and all that the cuts depend on.
 
-    embeds: whether it asks the embedder where to cut, so that cutting has a cost.
+    embeds: whether it asks the embedder where to cut, so that cutting has a cost. One that does holds
+    `spending(texts)` while it embeds them, so that a budget covers them too.
     """
 
     settings: Mapping[str, Any]
@@ -1227,6 +1230,29 @@ class Chunker(ABC):
         if not document.marks:
             return chunks
         return [replace(c, headings=tuple(document.place(c.start).get("headings", ()))) for c in chunks]
+
+
+Spending = Callable[[Sequence[str]], contextlib.AbstractContextManager[None]]
+"""Held while these texts are embedded; raises BudgetExceeded before they are, if they may cost too much."""
+
+# A context's own: a chunker serves several callers at once, of whom only one keeps a budget.
+_SPENDING: ContextVar[Spending | None] = ContextVar("nearest_spending", default=None)
+
+
+@contextlib.contextmanager
+def budgeted(spending: Spending) -> Iterator[None]:
+    """Whatever is chunked in this block, and in this thread, asks first what it may spend."""
+    token = _SPENDING.set(spending)
+    try:
+        yield
+    finally:
+        _SPENDING.reset(token)
+
+
+def spending(texts: Sequence[str]) -> contextlib.AbstractContextManager[None]:
+    """What the budget of this block says to these texts (see `Spending`); nothing where there is none."""
+    asked = _SPENDING.get()
+    return contextlib.nullcontext() if asked is None else asked(texts)
 
 
 def canonical_json(value: Any) -> str:

@@ -17,7 +17,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,6 +37,7 @@ from nearest.contract import (
     Record,
     Store,
     Usage,
+    budgeted,
     canonical_json,
     check_document,
     check_fields,
@@ -324,7 +325,7 @@ class Writer:
 
 
 class _Budget:
-    """Dollars for an embedder, from now on."""
+    """Dollars for an embedder, from now on; of all that a run embeds, in whichever thread."""
 
     def __init__(self, embedder: Embedder, dollars: float) -> None:
         if not dollars >= 0:
@@ -337,16 +338,22 @@ class _Budget:
         self._embedder = embedder
         self._dollars = dollars
         self._before = embedder.usage.dollars
+        self._lock = threading.Lock()
 
-    def afford(self, texts: list[str], truncate: bool) -> None:
-        """Raises BudgetExceeded if these texts may cost more than what is left."""
-        if not texts:
-            return
+    @contextlib.contextmanager
+    def spending(self, texts: Sequence[str], truncate: bool = False) -> Iterator[None]:
+        """Held while these texts are embedded; raises BudgetExceeded if they may cost more than what is left."""
+        with self._lock:  # or two threads would each spend the same rest
+            if texts:
+                self._check(texts, truncate)
+            yield
+
+    def _check(self, texts: Sequence[str], truncate: bool) -> None:
         spent = self._embedder.usage.dollars - self._before
         needed = self._embedder.estimate(texts, truncate=truncate).dollars
         if spent + needed * (_MARGIN if self._embedder.estimated else 1) > self._dollars:
             raise BudgetExceeded(
-                f"${spent:.4f} of the budget of ${self._dollars:.4f} are spent, and the next {len(texts)} chunks would "
+                f"${spent:.4f} of the budget of ${self._dollars:.4f} are spent, and the next {len(texts)} texts would "
                 f"cost about ${needed:.4f}; what was finished is kept: run it again with a larger budget to go on",
                 spent=spent, needed=needed, budget=self._dollars,
             )  # fmt: skip
@@ -385,6 +392,7 @@ class _Run:
         self.to_write: queue.Queue[list[_Prepared] | None] = queue.Queue(maxsize=2)
         self.stop = threading.Event()
         self.error: BaseException | None = None
+        self.over: BudgetExceeded | None = None  # by what a chunker embeds
         self.threads: list[threading.Thread] = []
 
     def execute(self, documents: Iterable[Tagged]) -> Report:
@@ -410,8 +418,8 @@ class _Run:
                 self.writer._ledger.used(self.run, self.embedder.name, self.report.usage, self.embedding)
             if self.error is None:
                 self.writer._ledger.settle()
-        if self.error is not None:
-            raise self.error
+        if error := self.error or self.over:
+            raise error
         self.report.truncated = self.embedder.truncated - truncated
         self.report.seconds = self.profile.running = time.perf_counter() - started
         return self.report
@@ -443,27 +451,31 @@ class _Run:
     # --- the caller's thread ---
 
     def _prepare(self, documents: Iterable[Tagged]) -> None:
+        """Groups of what has changed, for the next thread; until a chunker is over the budget."""
         group: list[_Prepared] = []
         ids: set[str] = set()
         size = 0
-        for window in windows(self.profile.each("reading", documents)):
-            self.profile.megabytes += sum(map(_bytes, window)) / 1e6
-            for prepared in self._changed(window):
-                if self.stop.is_set():
-                    return
-                if prepared.change.document_id in ids or len(group) >= _GROUP_DOCUMENTS:
+        try:
+            for window in windows(self.profile.each("reading", documents)):
+                self.profile.megabytes += sum(map(_bytes, window)) / 1e6
+                for prepared in self._changed(window):
+                    if self.stop.is_set():
+                        return
+                    if prepared.change.document_id in ids or len(group) >= _GROUP_DOCUMENTS:
+                        self._put(self.to_embed, group)
+                        group, ids, size = [], set(), 0
+                    group.append(prepared)
+                    ids.add(prepared.change.document_id)
+                    size += len(prepared.chunks)
+                    if size >= _GROUP:
+                        self._put(self.to_embed, group)
+                        group, ids, size = [], set(), 0
+                if group and self.hungry.is_set():
                     self._put(self.to_embed, group)
                     group, ids, size = [], set(), 0
-                group.append(prepared)
-                ids.add(prepared.change.document_id)
-                size += len(prepared.chunks)
-                if size >= _GROUP:
-                    self._put(self.to_embed, group)
-                    group, ids, size = [], set(), 0
-            if group and self.hungry.is_set():
-                self._put(self.to_embed, group)
-                group, ids, size = [], set(), 0
-            self._tell("indexing")
+                self._tell("indexing")
+        except BudgetExceeded as error:
+            self.over = error  # what was cut before is paid for: it goes on, as far as the rest of the budget goes
         if group:
             self._put(self.to_embed, group)
 
@@ -512,7 +524,9 @@ class _Run:
 
     def _cut(self, document: Document) -> tuple[list[Chunk], tuple[str, ...]]:
         """Its chunks, without near-duplicates where those are left out, and the ids of their records."""
-        chunks = self.chunker.chunk_document(document)
+        budget = self.writer._budget
+        with contextlib.nullcontext() if budget is None else budgeted(budget.spending):
+            chunks = self.chunker.chunk_document(document)
         if self.writer._skip_duplicates is not None:
             chunks, left_out = self._seen(self.writer._skip_duplicates).without(document.id, chunks)
             self.report.duplicates += left_out
@@ -647,18 +661,18 @@ class _Run:
         keys = [text_key(text) for text in texts]
         known = self.vectors
         new = list({key: text for key, text in zip(keys, texts, strict=True) if key not in known}.items())
-        if self.writer._budget is not None:
-            self.writer._budget.afford([text for _, text in new], self.truncate)
+        budget = self.writer._budget
         failed: dict[bytes, NearestError] = {}
         started = time.perf_counter()
-        for start in range(0, len(new), 4 * _GROUP):
-            some = new[start : start + 4 * _GROUP]
-            try:
-                rows = self.embedder.embed_documents([text for _, text in some], truncate=self.truncate)
-            except TextsFailed as error:
-                rows = error.vectors
-                failed |= {some[i][0]: reason for i, reason in error.failed.items()}
-            known.update((key, row) for (key, _), row in zip(some, rows, strict=True) if key not in failed)
+        with contextlib.nullcontext() if budget is None else budget.spending([t for _, t in new], self.truncate):
+            for start in range(0, len(new), 4 * _GROUP):
+                some = new[start : start + 4 * _GROUP]
+                try:
+                    rows = self.embedder.embed_documents([text for _, text in some], truncate=self.truncate)
+                except TextsFailed as error:
+                    rows = error.vectors
+                    failed |= {some[i][0]: reason for i, reason in error.failed.items()}
+                known.update((key, row) for (key, _), row in zip(some, rows, strict=True) if key not in failed)
         self.embedding += time.perf_counter() - started
         missing = np.full(self.embedder.dimension, np.nan, np.float32)
         vectors: Float32 = np.stack([known.get(key, missing) for key in keys])
