@@ -40,12 +40,15 @@ from nearest.contract import (
     part_name,
 )
 from nearest.errors import (
+    BatchFailed,
     InvalidDocument,
     InvalidInput,
     InvalidQuery,
     InvalidRecord,
     UnsupportedError,
 )
+from nearest.layers.lexical import Lexical, companion_schema
+from nearest.layers.retry import Retry
 from nearest.stores.memory import MemoryStore
 
 SCHEMA = Schema(
@@ -477,6 +480,41 @@ def test_a_bad_record_in_a_later_batch_stops_the_first(recording: Recording) -> 
     with pytest.raises(InvalidRecord):
         recording.upsert([*_records("abcdefgh"), Record("bad")])
     assert recording.calls == []
+
+
+def test_what_a_store_cannot_hold_in_a_later_batch_stops_the_first(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(record: Record) -> None:
+        if record.id == "h":
+            raise InvalidRecord("too large")
+
+    companion = MemoryStore.create(companion_schema(Schema({"dense": VectorSpec(1)}, text="body")))
+    monkeypatch.setattr(recording, "_check", check)
+    for store in (recording, Retry(recording), Lexical(recording, companion)):
+        with pytest.raises(InvalidRecord, match="too large"):
+            store.upsert(_records("abcdefgh"))
+    assert recording.calls == []
+    assert companion.count() == 0
+
+
+def test_what_a_later_batch_alone_finds_is_not_said_of_the_call(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upsert = recording._upsert
+
+    def refuse(records: list[Record]) -> None:
+        if "e" in {record.id for record in records}:
+            raise InvalidRecord("too large")
+        upsert(records)
+
+    monkeypatch.setattr(recording, "_upsert", refuse)
+    with pytest.raises(BatchFailed, match="3 of 7 records failed; the first is 'd': too large") as caught:
+        recording.upsert(_records("abcdefg"))
+    assert list(caught.value.failed) == ["d", "e", "f"]
+    assert [record.id for record in recording.scan_all()] == ["a", "b", "c", "g"]
+    with pytest.raises(InvalidRecord):  # here nothing was written
+        recording.upsert(_records("eg"))
 
 
 def test_a_store_may_answer_in_any_order(recording: Recording) -> None:

@@ -6,12 +6,14 @@ the public ones validate once, for all stores, before anything reaches a databas
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
@@ -478,17 +480,25 @@ class Store(ABC):
 
         Vectors are converted to float32. Raises InvalidRecord before anything is written for an id that
         is not 1 to 512 characters, an unknown or missing vector name, a wrong dimension, NaN or infinity,
-        a zero vector under cosine, or a payload that is not JSON or not as the schema declares; BatchFailed
-        if the database refused some of them.
+        a zero vector under cosine, a payload that is not JSON or not as the schema declares, or what the store
+        knows that it cannot hold; BatchFailed if the database refused some of them, or a part of a large call.
         """
         checked = {record.id: record for record in (check_record(self.schema, r) for r in records)}
         batch = list(checked.values())
+        for record in batch:
+            self._check(record)
         faults: list[BatchFailed] = []
         for start in range(0, len(batch), self.capabilities.max_batch):
+            part = batch[start : start + self.capabilities.max_batch]
             try:
-                self._upsert(batch[start : start + self.capabilities.max_batch])
+                self._upsert(part)
             except BatchFailed as error:  # its promise is about the whole call: the other records are written
                 faults.append(error)
+            except InvalidInput as error:
+                if start == 0:
+                    raise
+                # Nothing of this part is written, but parts before it are, so it cannot be said of the call.
+                faults.append(BatchFailed.of({record.id: error for record in part}, len(batch)))
         if len(faults) > 1:
             raise BatchFailed.of({i: e for fault in faults for i, e in fault.failed.items()}, len(batch))
         if faults:
@@ -687,6 +697,13 @@ class Store(ABC):
             raise UnsupportedError(f"this store has no {words}", feature=feature)
 
     # What a store implements. Everything it is given has been checked.
+
+    def _check(self, record: Record) -> None:  # noqa: B027 -- optional
+        """Raises InvalidRecord for what this store cannot hold, as far as it knows that without its database.
+
+        Asked of every record of a call before the first is written. What only `_upsert` finds it raises before it
+        writes any of the records it was given, or as a BatchFailed.
+        """
 
     @abstractmethod
     def _upsert(self, records: list[Record]) -> None: ...
@@ -1196,7 +1213,8 @@ class Reader(ABC):
 class Chunker(ABC):
     """One strategy: a document to chunks. settings: JSON-able, and all that the cuts depend on.
 
-    embeds: whether it asks the embedder where to cut, so that cutting has a cost.
+    embeds: whether it asks the embedder where to cut, so that cutting has a cost. One that does holds
+    `spending(texts)` while it embeds them, so that a budget covers them too.
     """
 
     settings: Mapping[str, Any]
@@ -1212,6 +1230,29 @@ class Chunker(ABC):
         if not document.marks:
             return chunks
         return [replace(c, headings=tuple(document.place(c.start).get("headings", ()))) for c in chunks]
+
+
+Spending = Callable[[Sequence[str]], contextlib.AbstractContextManager[None]]
+"""Held while these texts are embedded; raises BudgetExceeded before they are, if they may cost too much."""
+
+# A context's own: a chunker serves several callers at once, of whom only one keeps a budget.
+_SPENDING: ContextVar[Spending | None] = ContextVar("nearest_spending", default=None)
+
+
+@contextlib.contextmanager
+def budgeted(spending: Spending) -> Iterator[None]:
+    """Whatever is chunked in this block, and in this thread, asks first what it may spend."""
+    token = _SPENDING.set(spending)
+    try:
+        yield
+    finally:
+        _SPENDING.reset(token)
+
+
+def spending(texts: Sequence[str]) -> contextlib.AbstractContextManager[None]:
+    """What the budget of this block says to these texts (see `Spending`); nothing where there is none."""
+    asked = _SPENDING.get()
+    return contextlib.nullcontext() if asked is None else asked(texts)
 
 
 def canonical_json(value: Any) -> str:

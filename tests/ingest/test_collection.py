@@ -460,6 +460,112 @@ def test_a_failed_write_is_repaired_by_the_next_one(kb: Collection, monkeypatch:
     assert [r.text for r in stored(kb)] == ["new\n"]
 
 
+def refusing(kb: Collection, patch: pytest.MonkeyPatch, how: str) -> None:
+    """The collection's store takes no record with the word `forbidden`; how: what it says of a call with one."""
+    upsert = kb.store._upsert
+
+    def refused(record: Record) -> bool:
+        return "forbidden" in record.payload["text"]
+
+    def picky(records: list[Record]) -> None:
+        bad = {r.id: errors.InvalidRecord(f"record {r.id!r}: too large") for r in records if refused(r)}
+        if bad and how == "nothing":
+            raise next(iter(bad.values()))
+        upsert([r for r in records if r.id not in bad])
+        if bad and how == "every":  # a request is refused as a whole, and its records are not told apart
+            raise errors.BatchFailed.of(dict.fromkeys((r.id for r in records), errors.StorageError("refused")), 9)
+        if bad:
+            raise errors.BatchFailed.of(bad, len(records))
+
+    patch.setattr(kb.store, "_upsert", picky)
+
+
+def accounted(kb: Collection, *ids: str) -> bool:
+    """Whether the store holds what the ledger knows, of these documents and of no other."""
+    return {r.id for r in stored(kb)} == {r for some in kb.ledger.record_ids(ids).values() for r in some}
+
+
+@pytest.mark.parametrize("how", ["nothing", "one", "every"])
+def test_a_document_the_store_refuses_is_reported_and_the_others_are_there(
+    kb: Collection, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    kb.add(docs("old", "also"))
+    bad = "fine line\nforbidden line\n"
+    documents = [
+        *docs("a"),
+        Document("new", bad),
+        *docs("b"),
+        Document("old", bad),
+        Document("also", "x\n"),
+        *docs("c"),
+    ]
+    with monkeypatch.context() as patch:
+        refusing(kb, patch, how)
+        for added in ((3, 1, 0), (0, 0, 4)):  # and again by the next run, which has nothing else to do
+            report = kb.add(documents)
+            assert (report.added, report.updated, report.unchanged) == added
+            reason = "refused" if how == "every" else "chunk 1: too large"
+            assert [(f.id, f.reason) for f in report.failed] == [("new", reason), ("old", reason)]
+            assert kb.info()["failed"] == {"new": reason, "old": reason}
+            assert kb.get("old") == docs("old")[0]
+            assert kb.get("new") is None
+            assert kb.count() == 5
+            assert accounted(kb, "a", "b", "c", "old", "also")
+            assert kb.ledger.pending() == []
+    report = kb.add(documents)
+    assert (report.added, report.updated, report.unchanged, report.failed) == (1, 1, 4, [])
+    assert kb.info()["failed"] == {}
+
+
+def test_a_batch_that_the_connection_lost_stops_the_run(kb: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(records: list[Record]) -> None:
+        failed = {records[0].id: errors.InvalidRecord("no"), records[1].id: errors.Throttled("asked too much")}
+        raise errors.BatchFailed.of(failed, len(records))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kb.store, "_upsert", lost)
+        with pytest.raises(errors.BatchFailed):
+            kb.add(docs("a", "b"))
+    assert kb.count() == 0
+    assert kb.add(docs("a", "b")).added == 2
+
+
+def test_a_crash_while_a_refused_document_is_undone_leaves_no_half_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Crash(BaseException):
+        pass
+
+    for i, (where, step) in enumerate(
+        [("store", "delete"), ("store", "flush"), ("ledger", "undo"), ("ledger", "intend"), ("ledger", "commit")]
+    ):
+        folder = tmp_path / str(i)
+        with open_kb(folder) as kb:
+            kb.add(docs("old"))
+            with monkeypatch.context() as patch:
+                refusing(kb, patch, "one")
+                intend = kb.ledger.intend
+
+                def crash(*_: object, **__: object) -> None:
+                    raise Crash
+
+                def armed(
+                    changes: Any, kb: Any = kb, patch: Any = patch, intend: Any = intend, at: Any = (where, step)
+                ) -> Any:
+                    intents = intend(changes)
+                    patch.setattr(getattr(kb, at[0]), at[1], crash)
+                    return intents
+
+                patch.setattr(kb.ledger, "intend", armed)
+                with pytest.raises(Crash):
+                    kb.add([*docs("a"), Document("old", "fine\nforbidden\n")])
+        with open_kb(folder) as kb:
+            assert kb.get("old") == docs("old")[0]
+            assert kb.get("a") is None
+            assert accounted(kb, "old")
+            assert kb.add(docs("a")).added == 1
+
+
 def test_a_search_during_updates_sees_exactly_one_version(tmp_path: Path) -> None:
     with open_kb(tmp_path / "kb") as kb:
         names = [f"d{i}" for i in range(6)]

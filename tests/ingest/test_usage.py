@@ -116,6 +116,28 @@ def test_a_budget_stops_before_it_is_exceeded(kb: nearest.Collection, embedder: 
         kb.add(DOCUMENTS, budget=1.0)
 
 
+@pytest.mark.parametrize("chunker", ["semantic:size=8", "semantic:size=20,prefix=title"])
+def test_a_budget_covers_the_sentences_that_a_chunker_embeds(tmp_path: Path, embedder: Priced, chunker: str) -> None:
+    words = "alpha beta gamma delta epsilon"
+    documents = [Document(f"d{i:03}", " ".join(f"Word{i} {j} {words}." for j in range(6))) for i in range(200)]
+    with nearest.open(tmp_path / "kb", embedder=embedder, chunker=chunker) as kb:
+        long = Document("long", " ".join(f"Sentence {i} {words}." for i in range(500)))
+        with pytest.raises(BudgetExceeded, match="500 texts"):
+            kb.add([long], budget=0.002)
+        assert embedder.asked == 0  # its sentences alone would have cost more
+        with pytest.raises(BudgetExceeded, match="500 texts"):
+            kb.add([*documents[:3], long], budget=0.002)
+        assert kb.count() == 3  # what was cut before it is not lost
+        before = embedder.usage.dollars
+        with pytest.raises(BudgetExceeded):  # the sentences fit, and not all of the chunks
+            kb.add(documents, budget=0.0135)
+        assert embedder.usage.dollars - before <= 0.0135
+        finished = kb.count()
+        assert 3 < finished < 200
+        report = kb.add(documents, budget=1.0)
+        assert (report.unchanged, report.added) == (finished, 200 - finished)
+
+
 def test_what_is_cached_costs_nothing(tmp_path: Path) -> None:
     cache = _cache.connect(tmp_path / "vectors.db")
     for name, cached in (("one", 0), ("two", 1200)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from nearest import stores
 from nearest.contract import Dense, FieldKind, IndexParams, Query, Record, Schema, VectorSpec
+from nearest.errors import InvalidRecord
 from nearest.filters import parse
 from nearest.stores import edge
 from nearest.stores.edge import EdgeStore
@@ -80,3 +82,14 @@ def test_the_engines_threads_are_as_many_as_the_segments_and_the_rest_of_its_set
     monkeypatch.setattr(Path, "iterdir", lambda self: iter([self] * 3))
     EdgeStore.open(tmp_path / "s", None).close()
     assert settings()["max_search_threads"] == 3
+
+
+def test_a_payload_key_that_is_taken_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stores.connect(f"edge:{tmp_path / 's'}", Schema(vectors={"dense": VectorSpec(4)})) as store:
+        monkeypatch.setattr(store, "capabilities", replace(store.capabilities, max_batch=1))
+        for name in ("nearest:id", "nearest:json"):
+            with pytest.raises(InvalidRecord, match=name):
+                store.upsert([Record("good", {"dense": [1, 0, 0, 0]}), Record("a", {"dense": [1, 0, 0, 0]}, {name: 1})])
+        assert store.count() == 0

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ from nearest.errors import (
 from nearest.layers import stack_for
 from nearest.layers._wrapper import Layer
 from nearest.layers.residual import Residual
+from nearest.layers.retry import Retry
 from nearest.stores import milvus
 from nearest.stores._milvus import EXACT_FILTERS
 from nearest.testing import StoreSuite
@@ -381,6 +383,11 @@ def test_a_record_over_the_limits_is_refused_before_anything_is_written(file: st
             with pytest.raises(InvalidRecord, match="'large'"):
                 store.upsert([plain(0), Record("large", {"dense": vector(1)}, payload)])
             assert store.count() == 0
+        layered = Retry(store)
+        layered.capabilities = replace(store.capabilities, max_batch=1)  # type: ignore[misc]
+        with pytest.raises(InvalidRecord, match="'large'"):
+            layered.upsert([plain(0), Record("large", {"dense": vector(1)}, {"a": "x" * 70_000})])
+        assert store.count() == 0
         store.upsert([Record("fits", {"dense": vector(1)}, {"a": "x" * 65_000})])
         assert len(store.get(["fits"])[0].payload["a"]) == 65_000
 

@@ -10,6 +10,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -325,6 +326,18 @@ def test_a_zero_vector_is_refused_under_every_metric(double: PineconeDouble) -> 
     store = stores.connect(url(double), Schema(vectors={"dense": VectorSpec(4, "dot")}))
     with pytest.raises(InvalidRecord, match="'zero': vector 'dense' is zero"):
         store.upsert([Record("a", {"dense": vector(0)}), Record("zero", {"dense": [0, 0, 0, 0]})])
+    assert store.count() == 0
+
+
+def test_what_is_refused_in_a_later_part_stops_the_first(
+    double: PineconeDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = stores.connect(url(double), SCHEMA)
+    monkeypatch.setattr(store, "capabilities", replace(store.capabilities, max_batch=1))
+    for bad in (Record("big", {"dense": vector(1)}, {"text": "x" * 41_000}), Record("zero", {"dense": [0, 0, 0, 0]})):
+        with pytest.raises(InvalidRecord, match=bad.id):
+            store.upsert([Record("good", {"dense": vector(0)}), bad])
+    store.wait()
     assert store.count() == 0
 
 

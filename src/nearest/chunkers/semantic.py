@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from nearest.chunkers import _cut, _sentences
 from nearest.chunkers._words import Words
-from nearest.contract import Document, Embedder, Float32
+from nearest.contract import Document, Embedder, Float32, spending
 from nearest.errors import InvalidInput
 
 DEFAULT_PERCENTILE = 90
@@ -56,9 +56,9 @@ class Semantic(_cut.Parted):
             end = min(j, max(i + 1, words.within(i, self._size)))  # of a longer one its beginning is read
             start, stop = words.span(i, end)
             texts.append(words.text[start:stop])
-        total = np.cumsum(
-            np.vstack([np.zeros((1, self._embedder.dimension)), self._embedder.embed_documents(texts)]), 0
-        )
+        with spending(texts):
+            vectors = self._embedder.embed_documents(texts)
+        total = np.cumsum(np.vstack([np.zeros((1, self._embedder.dimension)), vectors]), 0)
         n = len(texts)
         gaps = np.arange(1, n)
         before = total[gaps] - total[np.maximum(gaps - self._window, 0)]

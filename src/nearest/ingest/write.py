@@ -17,7 +17,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,11 +37,21 @@ from nearest.contract import (
     Record,
     Store,
     Usage,
+    budgeted,
     canonical_json,
     check_document,
     check_fields,
 )
-from nearest.errors import BudgetExceeded, InvalidDocument, InvalidInput, ModelError, NearestError, TextsFailed
+from nearest.errors import (
+    BatchFailed,
+    BudgetExceeded,
+    InvalidDocument,
+    InvalidInput,
+    ModelError,
+    NearestError,
+    StorageError,
+    TextsFailed,
+)
 from nearest.ingest import facts
 from nearest.ingest.duplicates import Duplicate, Duplicates
 from nearest.ingest.profile import Profile
@@ -213,8 +223,9 @@ class Writer:
     ) -> Report:
         """Make documents searchable; a document whose content, chunking and model are unchanged is skipped.
 
-        Returns when everything in the report is durable. A document that fails is in `report.failed` and
-        does not stop the others; errors of the store or the ledger do, and what was committed before stays.
+        Returns when everything in the report is durable. A document that fails, one that the store refuses
+        included, is in `report.failed`: nothing of it is kept, an older version stays, and the others go on.
+        Other errors of the store or the ledger stop the run, and what was committed before stays.
         """
         if truncate and pool:
             raise InvalidInput("a text over the model's limit is either truncated or pooled; ask for one of them")
@@ -238,21 +249,66 @@ class Writer:
             self._ledger.settle()
         return removed
 
-    def _apply(self, changes: list[Change], records: list[Record], run: int, profile: Profile) -> None:
-        """The four steps of the ledger for one group of distinct documents."""
+    def _apply(self, changes: list[Change], records: list[Record], run: int, profile: Profile) -> dict[str, str]:
+        """The four steps of the ledger for one group of distinct documents.
+
+        Returns those that the store refuses, and why: they are as they were before.
+        """
         if not changes:
-            return
+            return {}
         with profile.timed("ledger"):
             intents = self._ledger.intend(changes)
         with profile.timed("storing"):
             wanted = {record_id for intent in intents for record_id in intent.new}
-            self._store.upsert(record for record in records if record.id in wanted)
-            self._store.wait()
-            self._store.flush()
+            owner = {record_id: change.document_id for change in changes for record_id in change.record_ids}
+            of: dict[str, list[Record]] = {}
+            for record in records:
+                if record.id in wanted:
+                    of.setdefault(owner[record.id], []).append(record)
+            refused = self._upsert(of)
+            if refused:
+                # A commit is of all that was intended, so all of it is undone and intended again without them.
+                self._recover()
+            else:
+                self._store.wait()
+                self._store.flush()
+        if refused:
+            left = [change for change in changes if change.document_id not in refused]
+            again = [record for record in records if owner[record.id] not in refused]
+            return refused | self._apply(left, again, run, profile)
         with profile.timed("ledger"):
             self._ledger.commit(changes, run)
         with profile.timed("storing"):
             self._store.delete(record_id for intent in intents for record_id in intent.old)
+        return {}
+
+    def _upsert(self, records: dict[str, list[Record]]) -> dict[str, str]:
+        """Write records, given by document; returns the documents that the store refuses, and why.
+
+        Some of a refused document's records may be written.
+        """
+        try:
+            self._store.upsert(record for some in records.values() for record in some)
+        except InvalidInput as error:
+            why: NearestError = error
+            suspects = list(records)
+        except BatchFailed as error:
+            if not all(isinstance(each, InvalidInput) or type(each) is StorageError for each in error.failed.values()):
+                raise  # the database, or the way to it, is at fault
+            why = next(iter(error.failed.values()))
+            suspects = [i for i, some in records.items() if any(record.id in error.failed for record in some)]
+            if not suspects:
+                raise
+        else:
+            return {}
+        if len(suspects) == 1:
+            (document_id,) = suspects
+            return {document_id: _of_chunks(str(why), records[document_id])}
+        # A store may refuse a whole request for one record, so each half is asked for itself.
+        half = len(suspects) // 2
+        return self._upsert({i: records[i] for i in suspects[:half]}) | self._upsert(
+            {i: records[i] for i in suspects[half:]}
+        )
 
     def salt(self, pool: bool) -> str:
         settings: dict[str, Any] = {}
@@ -269,7 +325,7 @@ class Writer:
 
 
 class _Budget:
-    """Dollars for an embedder, from now on."""
+    """Dollars for an embedder, from now on; of all that a run embeds, in whichever thread."""
 
     def __init__(self, embedder: Embedder, dollars: float) -> None:
         if not dollars >= 0:
@@ -282,16 +338,22 @@ class _Budget:
         self._embedder = embedder
         self._dollars = dollars
         self._before = embedder.usage.dollars
+        self._lock = threading.Lock()
 
-    def afford(self, texts: list[str], truncate: bool) -> None:
-        """Raises BudgetExceeded if these texts may cost more than what is left."""
-        if not texts:
-            return
+    @contextlib.contextmanager
+    def spending(self, texts: Sequence[str], truncate: bool = False) -> Iterator[None]:
+        """Held while these texts are embedded; raises BudgetExceeded if they may cost more than what is left."""
+        with self._lock:  # or two threads would each spend the same rest
+            if texts:
+                self._check(texts, truncate)
+            yield
+
+    def _check(self, texts: Sequence[str], truncate: bool) -> None:
         spent = self._embedder.usage.dollars - self._before
         needed = self._embedder.estimate(texts, truncate=truncate).dollars
         if spent + needed * (_MARGIN if self._embedder.estimated else 1) > self._dollars:
             raise BudgetExceeded(
-                f"${spent:.4f} of the budget of ${self._dollars:.4f} are spent, and the next {len(texts)} chunks would "
+                f"${spent:.4f} of the budget of ${self._dollars:.4f} are spent, and the next {len(texts)} texts would "
                 f"cost about ${needed:.4f}; what was finished is kept: run it again with a larger budget to go on",
                 spent=spent, needed=needed, budget=self._dollars,
             )  # fmt: skip
@@ -330,6 +392,7 @@ class _Run:
         self.to_write: queue.Queue[list[_Prepared] | None] = queue.Queue(maxsize=2)
         self.stop = threading.Event()
         self.error: BaseException | None = None
+        self.over: BudgetExceeded | None = None  # by what a chunker embeds
         self.threads: list[threading.Thread] = []
 
     def execute(self, documents: Iterable[Tagged]) -> Report:
@@ -355,8 +418,8 @@ class _Run:
                 self.writer._ledger.used(self.run, self.embedder.name, self.report.usage, self.embedding)
             if self.error is None:
                 self.writer._ledger.settle()
-        if self.error is not None:
-            raise self.error
+        if error := self.error or self.over:
+            raise error
         self.report.truncated = self.embedder.truncated - truncated
         self.report.seconds = self.profile.running = time.perf_counter() - started
         return self.report
@@ -388,27 +451,31 @@ class _Run:
     # --- the caller's thread ---
 
     def _prepare(self, documents: Iterable[Tagged]) -> None:
+        """Groups of what has changed, for the next thread; until a chunker is over the budget."""
         group: list[_Prepared] = []
         ids: set[str] = set()
         size = 0
-        for window in windows(self.profile.each("reading", documents)):
-            self.profile.megabytes += sum(map(_bytes, window)) / 1e6
-            for prepared in self._changed(window):
-                if self.stop.is_set():
-                    return
-                if prepared.change.document_id in ids or len(group) >= _GROUP_DOCUMENTS:
+        try:
+            for window in windows(self.profile.each("reading", documents)):
+                self.profile.megabytes += sum(map(_bytes, window)) / 1e6
+                for prepared in self._changed(window):
+                    if self.stop.is_set():
+                        return
+                    if prepared.change.document_id in ids or len(group) >= _GROUP_DOCUMENTS:
+                        self._put(self.to_embed, group)
+                        group, ids, size = [], set(), 0
+                    group.append(prepared)
+                    ids.add(prepared.change.document_id)
+                    size += len(prepared.chunks)
+                    if size >= _GROUP:
+                        self._put(self.to_embed, group)
+                        group, ids, size = [], set(), 0
+                if group and self.hungry.is_set():
                     self._put(self.to_embed, group)
                     group, ids, size = [], set(), 0
-                group.append(prepared)
-                ids.add(prepared.change.document_id)
-                size += len(prepared.chunks)
-                if size >= _GROUP:
-                    self._put(self.to_embed, group)
-                    group, ids, size = [], set(), 0
-            if group and self.hungry.is_set():
-                self._put(self.to_embed, group)
-                group, ids, size = [], set(), 0
-            self._tell("indexing")
+                self._tell("indexing")
+        except BudgetExceeded as error:
+            self.over = error  # what was cut before is paid for: it goes on, as far as the rest of the budget goes
         if group:
             self._put(self.to_embed, group)
 
@@ -457,7 +524,9 @@ class _Run:
 
     def _cut(self, document: Document) -> tuple[list[Chunk], tuple[str, ...]]:
         """Its chunks, without near-duplicates where those are left out, and the ids of their records."""
-        chunks = self.chunker.chunk_document(document)
+        budget = self.writer._budget
+        with contextlib.nullcontext() if budget is None else budgeted(budget.spending):
+            chunks = self.chunker.chunk_document(document)
         if self.writer._skip_duplicates is not None:
             chunks, left_out = self._seen(self.writer._skip_duplicates).without(document.id, chunks)
             self.report.duplicates += left_out
@@ -592,18 +661,18 @@ class _Run:
         keys = [text_key(text) for text in texts]
         known = self.vectors
         new = list({key: text for key, text in zip(keys, texts, strict=True) if key not in known}.items())
-        if self.writer._budget is not None:
-            self.writer._budget.afford([text for _, text in new], self.truncate)
+        budget = self.writer._budget
         failed: dict[bytes, NearestError] = {}
         started = time.perf_counter()
-        for start in range(0, len(new), 4 * _GROUP):
-            some = new[start : start + 4 * _GROUP]
-            try:
-                rows = self.embedder.embed_documents([text for _, text in some], truncate=self.truncate)
-            except TextsFailed as error:
-                rows = error.vectors
-                failed |= {some[i][0]: reason for i, reason in error.failed.items()}
-            known.update((key, row) for (key, _), row in zip(some, rows, strict=True) if key not in failed)
+        with contextlib.nullcontext() if budget is None else budget.spending([t for _, t in new], self.truncate):
+            for start in range(0, len(new), 4 * _GROUP):
+                some = new[start : start + 4 * _GROUP]
+                try:
+                    rows = self.embedder.embed_documents([text for _, text in some], truncate=self.truncate)
+                except TextsFailed as error:
+                    rows = error.vectors
+                    failed |= {some[i][0]: reason for i, reason in error.failed.items()}
+                known.update((key, row) for (key, _), row in zip(some, rows, strict=True) if key not in failed)
         self.embedding += time.perf_counter() - started
         missing = np.full(self.embedder.dimension, np.nan, np.float32)
         vectors: Float32 = np.stack([known.get(key, missing) for key in keys])
@@ -639,16 +708,22 @@ class _Run:
             with self.profile.timed("storing"):
                 now = facts.now()
                 records = [record for prepared in group for record in _records(prepared, now, self.writer._language)]
-            self.writer._apply([prepared.change for prepared in group], records, self.run, self.profile)
+            changes = [prepared.change for prepared in group]
+            refused = self.writer._apply(changes, records, self.run, self.profile)
             with self.mutex:
                 for prepared in group:
                     if self.in_flight.get(prepared.change.document_id) == prepared.change.hash:
                         del self.in_flight[prepared.change.document_id]
+                    if prepared.change.document_id in refused:
+                        continue
                     if prepared.known:
                         self.report.updated += 1
                     else:
                         self.report.added += 1
                     self.report.chunks += len(prepared.chunks)
+            for change in changes:
+                if change.document_id in refused:
+                    self._fail(change.document_id, refused[change.document_id], change.origin)
             self._tell("indexing")
 
 
@@ -714,6 +789,13 @@ def _records(prepared: _Prepared, now: str, language: Callable[[str], str | None
             "facts": facts.of(chunk.text, now, language),
         }
         yield Record(record_id, vectors, payload)
+
+
+def _of_chunks(message: str, records: Iterable[Record]) -> str:
+    """A store's message with the chunks' numbers: a user never saw the records' ids."""
+    for record in records:
+        message = message.replace(f"record {record.id!r}", f"chunk {record.payload['chunk']}")
+    return message
 
 
 def _bytes(tagged: Tagged) -> int:

@@ -61,6 +61,9 @@ class Layer(Store):
     def stats(self) -> dict[str, Any]:
         return self._call("stats", self.inner.stats)
 
+    def _check(self, record: Record) -> None:
+        self.inner._check(record)
+
     def _upsert(self, records: list[Record]) -> None:
         self._call("upsert", self.inner._upsert, records)
 

@@ -85,6 +85,10 @@ class Lexical(Layer):
 
     # --- writing: see the module's docstring for the order ---
 
+    def _check(self, record: Record) -> None:
+        self._companion._check(_text_of(record))
+        self.inner._check(record)
+
     def _upsert(self, records: list[Record]) -> None:
         with self._writing:
             self._companion._upsert([_text_of(record) for record in records])

@@ -65,12 +65,16 @@ def is_uuid(text: str) -> bool:
         return False
 
 
-def packed(record: Record, point: str) -> dict[str, Any]:
-    """The payload of the point that holds a record; raises InvalidRecord for a payload key that is taken."""
-    payload = dict(record.payload)
+def check(record: Record) -> None:
+    """Raises InvalidRecord for a payload key that is taken."""
     for taken in (ID_KEY, EXACT_KEY):
-        if taken in payload:
+        if taken in record.payload:
             raise InvalidRecord(f"record {record.id!r}: the payload key {taken!r} is taken; rename yours")
+
+
+def packed(record: Record, point: str) -> dict[str, Any]:
+    """The payload of the point that holds a record, which has passed `check`."""
+    payload = dict(record.payload)
     if not _survives(payload):
         payload[EXACT_KEY] = json.dumps(record.payload, ensure_ascii=False, separators=(",", ":"))
     if point != record.id:

@@ -151,6 +151,9 @@ class EdgeStore(Dialect):
 
     # --- writing ---
 
+    def _check(self, record: Record) -> None:
+        _qdrant.check(record)
+
     def _upsert(self, records: list[Record]) -> None:
         points = [self._point(record) for record in records]
         # Once in the write-ahead log, once in the segment.

@@ -463,6 +463,9 @@ class MilvusStore(Store):
         if checked:
             self._upsert(list(checked.values()))
 
+    def _check(self, record: Record) -> None:
+        self._columns.row(record)
+
     def _upsert(self, records: list[Record]) -> None:
         rows = [self._columns.row(record) for record in records]
         for part in _slices(rows):

@@ -154,6 +154,16 @@ class PineconeStore(Store):
 
     # --- writing ---
 
+    def _check(self, record: Record) -> None:
+        if not record.vectors[self._name].any():
+            raise InvalidRecord(f"record {record.id!r}: vector {self._name!r} is zero, which Pinecone refuses")
+        _, metadata, size = self._prepared(record)
+        if size > _MAX_METADATA:
+            raise InvalidRecord(
+                f"record {record.id!r}: its payload needs {size} bytes of metadata, {len(metadata[_JSON].encode())} "
+                f"of them as text; Pinecone takes {_MAX_METADATA}: shorten it, or make smaller chunks"
+            )
+
     def _upsert(self, records: list[Record]) -> None:
         index = self._open
         requests = list(_requests([self._prepared(record) for record in records], self._spec.dim))
@@ -184,19 +194,11 @@ class PineconeStore(Store):
             raise BatchFailed(f"{len(failed)} of {len(records)} records were not written: {first}", failed)
 
     def _prepared(self, record: Record) -> Prepared:
-        if not record.vectors[self._name].any():
-            raise InvalidRecord(f"record {record.id!r}: vector {self._name!r} is zero, which Pinecone refuses")
         key = _key(record.id)
         metadata = {_JSON: _dumps(record.payload), **_FORMAT, **_derived(record.payload)}
         if key.startswith(_DIGEST):
             metadata[_OWN_ID] = record.id
-        size = len(_dumps(metadata).encode())
-        if size > _MAX_METADATA:
-            raise InvalidRecord(
-                f"record {record.id!r}: its payload needs {size} bytes of metadata, {len(metadata[_JSON].encode())} "
-                f"of them as text; Pinecone takes {_MAX_METADATA}: shorten it, or make smaller chunks"
-            )
-        return record, metadata, size
+        return record, metadata, len(_dumps(metadata).encode())
 
     def _wrote(self, response: Any) -> None:
         lsn = response.response_info.lsn_committed

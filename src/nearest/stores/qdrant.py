@@ -202,6 +202,14 @@ class QdrantStore(Dialect):
 
     # --- writing ---
 
+    def _check(self, record: Record) -> None:
+        _qdrant.check(record)
+        if self._grpc and _deeper(record.payload, _DEEPEST_GRPC):
+            raise InvalidRecord(
+                f"record {record.id!r}: the payload is nested deeper than {_DEEPEST_GRPC} levels, which gRPC cannot "
+                "carry; flatten it, or connect with grpc=false"
+            )
+
     def _upsert(self, records: list[Record]) -> None:
         points = [self._point(record) for record in records]
         failed: dict[str, NearestError] = {}
@@ -237,11 +245,6 @@ class QdrantStore(Dialect):
             terms = [] if text is None else self._analyzer.terms(text)
             if terms:
                 vectors[_TEXT_VECTOR] = _weighted(terms, models)
-        if self._grpc and _deeper(record.payload, _DEEPEST_GRPC):
-            raise InvalidRecord(
-                f"record {record.id!r}: the payload is nested deeper than {_DEEPEST_GRPC} levels, which gRPC cannot "
-                "carry; flatten it, or connect with grpc=false"
-            )
         point_id = _qdrant.point_id(record.id)
         payload = _qdrant.packed(record, point_id)
         # Everything in it was checked already, and checking it again costs as much as all the rest here.
