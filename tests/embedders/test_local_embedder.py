@@ -293,7 +293,10 @@ def test_a_familys_prefixes_are_told_and_can_be_turned_off(tmp_path: Path) -> No
 
 def test_a_name_opens_the_same_again(tmp_path: Path) -> None:
     folder = reference.make(tmp_path / "model", pooling=MEAN)
-    for written in ("", "?query_prefix=what: &document_prefix=", "?dimensions=8&matryoshka=true"):
+    for written in (
+        "", "?query_prefix=what: &document_prefix=", "?dimensions=8&matryoshka=true", "?matryoshka=false",
+        "?dimensions=08&matryoshka=True",
+    ):  # fmt: skip
         spec = f"local:{folder}{written}"
         embedder = embedders.load(spec)
         assert embedders.canonical(spec) == embedder.name

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import nearest
 from nearest import embedders, remote
 from nearest.contract import Embedder
 from nearest.embedders import _batching
@@ -301,6 +303,36 @@ def test_names_lead_back_to_the_same_embedder(provider: str, server: Server) -> 
     assert again.name == embedder.name == embedders.canonical(f"{embedder.name}&rpm=100&parallel=2")
     assert again.fingerprint == embedder.fingerprint
     assert np.allclose(again.embed_query("a"), embedder.embed_query("a"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("cohere:embed-v3", "cohere:embed-multilingual-v3.0"),
+        ("cohere:embed-v4?dimensions=0256&cache=off", "cohere:embed-v4.0?dimensions=256"),
+        ("cohere:embed-v4.0?task=search", "cohere:embed-v4.0"),
+        ("cohere:embed-v4.0?task=clustering&price=0.1", "cohere:embed-v4.0?task=clustering"),
+        ("gemini:gemini-embedding-001?task=retrieval", "gemini:gemini-embedding-001"),
+        ("openai:m?query_prefix=&document_prefix=a b:%20", "openai:m?document_prefix=a%20b:%20"),
+        ("openai:m?dimensions=08&max_tokens=0512", "openai:m?dimensions=8&max_tokens=512"),
+    ],
+)
+def test_however_it_is_written_a_spec_has_the_name_of_its_embedder(spec: str, name: str) -> None:
+    assert embedders.canonical(spec) == embedders.load(spec).name == name
+    assert embedders.canonical(name) == name
+
+
+def test_a_collection_is_opened_with_the_short_name_of_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CO_API_KEY", KEY)
+    for _ in range(2):  # made, and opened again
+        with nearest.open(tmp_path / "kb", embedder="cohere:embed-v4") as collection:
+            assert collection.embedder.name == "cohere:embed-v4.0"
+    with pytest.raises(ModelMismatch, match=r"not cohere:embed-multilingual-v3\.0"):
+        nearest.open(tmp_path / "kb", embedder="cohere:embed-v3")
+    with pytest.raises(InvalidInput, match="colour"):
+        nearest.open(tmp_path / "kb", embedder="cohere:embed-v4?colour=red")
 
 
 def test_tokens_and_dollars_are_counted(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

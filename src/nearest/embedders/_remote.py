@@ -81,7 +81,7 @@ class RemoteEmbedder(Embedder):
             raise InvalidInput(f"timeout must be above 0 (seconds), got {timeout!r}")
         if base_url is not None:
             remote.check_url(base_url)
-        self.name = named(f"{self.provider}:{model}", options)
+        self.name = named(self.provider, model, options)
         self.model = model
         self.max_tokens = max_tokens or (known.max_tokens if known else DEFAULT_LIMIT)
         self.price = known.price if price is None and known and base_url is None else price

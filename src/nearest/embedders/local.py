@@ -84,10 +84,10 @@ class LocalEmbedder(Embedder):
     ) -> None:
         """folder: of the model's files. sha256: of its weights, in hexadecimal. See `load`."""
         kept = {
-            "dimensions": dimensions, "matryoshka": "true" if matryoshka else None,
+            "dimensions": dimensions, "matryoshka": bool(matryoshka),
             "query_prefix": query_prefix, "document_prefix": document_prefix,
         }  # fmt: skip
-        self.name = named(f"local:{model}", kept)
+        self.name = named("local", model, kept)
         self._folder = folder
         self._sha256 = sha256
         self._config = runtime.read_json(folder, "config.json")
