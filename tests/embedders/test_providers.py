@@ -133,6 +133,20 @@ def test_what_is_asked_too_fast_is_asked_again_when_the_provider_said(
     assert embedder.usage.requests == 4  # the probe, two faults and one that succeeded
 
 
+def test_the_first_request_to_an_unknown_model_is_repeated_too(
+    provider: str, server: Server, fast: list[float]
+) -> None:
+    server.faults = [Fault(429, {"message": "slow down"}, {"Retry-After": "7"}), Fault(503), Fault(cut=1)]
+    embedder = make(provider, server)
+    assert embedder.dimension == 8
+    assert max(fast) >= 7
+    assert embedder.usage.requests == 4
+    server.faults = [Fault(429, {"message": "no"})] * 8
+    with pytest.raises(Throttled) as caught:
+        make(provider, Server(url=f"{server.url}/another")).embed_documents(["a"])
+    assert caught.value.context["attempts"] == 8
+
+
 def test_a_throttled_provider_is_given_up_in_the_end(provider: str, server: Server, fast: list[float]) -> None:
     embedder = make(provider, server)
     assert embedder.dimension == 8
@@ -230,6 +244,29 @@ def test_a_model_that_takes_no_text_at_all_is_not_asked_for_each(provider: str, 
     with pytest.raises(UnsupportedError, match="does not support dimensions"):
         embedder.embed_documents(TEXTS[:20])
     assert len(server.requests) == 2
+
+
+def test_a_throttled_test_of_health_is_no_refusal(provider: str, server: Server) -> None:
+    assert make(provider, server).dimension == 8  # remembered: the others' first request is about texts
+    server.refuse = {"number 1": "contains something forbidden"}
+    server.faults = [Fault(), Fault(429, {"message": "slow down"})]
+    with pytest.raises(TextsFailed) as caught:
+        make(provider, server).embed_documents(TEXTS[:2])
+    assert set(caught.value.failed) == {1}
+    assert np.allclose(caught.value.vectors[0], vector_for(TEXTS[0], 8), atol=1e-6)
+    server.faults = [Fault(), *[Fault(503)] * 8]
+    with pytest.raises(ConnectionFailed):
+        make(provider, server).embed_documents(TEXTS[:2])
+    server.faults = [Fault(), Fault(401, {"message": "no"})]
+    with pytest.raises(AccessDenied):
+        make(provider, server).embed_documents(TEXTS[:2])
+
+
+def test_a_model_that_refuses_the_first_request(provider: str, server: Server) -> None:
+    server.refuse = {"": "not today"}
+    with pytest.raises(UnsupportedError, match=r"takes no text at all.*not today"):
+        make(provider, server).embed_documents(TEXTS[:20])
+    assert len(server.requests) == 1
 
 
 def test_a_text_over_the_limit(provider: str, server: Server) -> None:
@@ -411,6 +448,13 @@ def test_a_fallback_answers_for_a_provider_that_does_not(
         assert "did not answer" in caplog.text
         with pytest.raises(InvalidInput, match="its vectors are others"):
             make(provider, server, dimensions=8, fallback=make(provider, other, dimensions=4))
+
+
+def test_a_fallback_answers_for_a_dead_server_whose_dimension_is_not_known(provider: str, server: Server) -> None:
+    gone = make(provider, Server(url="http://127.0.0.1:9"), fallback=make(provider, server))
+    assert gone.dimension == 8
+    assert np.allclose(gone.embed_documents(TEXTS[:3]), expected(TEXTS[:3]), atol=1e-6)
+    assert gone.usage.fallback == 3
 
 
 def test_retry_after_is_seconds_or_a_date() -> None:

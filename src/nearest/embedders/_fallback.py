@@ -6,6 +6,7 @@ counted in `usage.fallback`.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -43,9 +44,13 @@ class Fallback(Embedder):
         self._lock = threading.Lock()
         self._stood_in = 0
 
-    @property
-    def dimension(self) -> int:  # type: ignore[override] # an attribute of the first
-        return self._first.dimension
+    @functools.cached_property
+    def dimension(self) -> int:  # type: ignore[override] # an attribute, found out when first read
+        try:
+            return self._first.dimension
+        except ConnectionFailed as error:
+            _log.warning("%s did not answer (%s); %s tells its dimension", self.name, error, self._second.name)
+            return self._second.dimension
 
     @property
     def tokenizer(self) -> Tokenizer:  # type: ignore[override] # as above

@@ -104,8 +104,9 @@ class RemoteEmbedder(Embedder):
         }
         self._limits = limits
         self._lock = threading.RLock()
+        self._probing = threading.Lock()
         self._worked = False
-        self._senders: dict[Kind, Sender] = {}
+        self._senders: dict[tuple[Kind, bool], Sender] = {}
 
     # --- what a provider's file says -----------------------------------------------------------------
 
@@ -122,13 +123,10 @@ class RemoteEmbedder(Embedder):
     @functools.cached_property
     def dimension(self) -> int:  # type: ignore[override] # an attribute, found out when first read
         if self._given is None:
-            with self._lock:
+            with self._probing:  # not the other lock, which the sender's threads take
                 self._given = self._given or _registry.remembered(self._identity)
                 if self._given is None:
-                    (vector,) = self._ask("document", [_PROBE]).vectors
-                    if vector is None:
-                        raise ModelError(f"{self.name} gave no vector for a short text")
-                    self._given = len(vector)
+                    self._given = len(self._probe())
                     _registry.remember(self._identity, self._given)
         return self._given
 
@@ -220,19 +218,32 @@ class RemoteEmbedder(Embedder):
             limit=self.max_tokens,
         )
 
-    def _sender(self, kind: Kind) -> Sender:
+    def _sender(self, kind: Kind, *, probing: bool = False) -> Sender:
         with self._lock:
-            if kind not in self._senders:
+            if (kind, probing) not in self._senders:
                 pace = next((s._pace for s in self._senders.values()), None)
-                self._senders[kind] = Sender(functools.partial(self._ask, kind), self._limits, self._healthy, pace=pace)
-            return self._senders[kind]
+                # The probe is what tells of its health; it is not asked about that itself.
+                healthy = (lambda: True) if probing else self._healthy
+                ask = functools.partial(self._ask, kind)
+                self._senders[kind, probing] = Sender(ask, self._limits, healthy, pace=pace)
+            return self._senders[kind, probing]
+
+    def _probe(self) -> Float32:
+        """The vector of a short text, asked for as patiently as any other. Raises UnsupportedError if it is refused."""
+        outcome = self._sender("document", probing=True).send([_PROBE], [1])
+        if not outcome.failed:
+            return outcome.vectors[0]
+        error = outcome.failed[0]
+        if isinstance(error, ModelError | InvalidInput):
+            raise UnsupportedError(f"it takes no text at all: {error}") from None
+        raise error
 
     def _healthy(self) -> bool:
-        """Whether it takes a short text."""
+        """Whether it takes a short text. Raises what keeps it from answering, which is no refusal."""
         if not self._worked:
             try:
-                self._ask("document", [_PROBE])
-            except NearestError:
+                self._probe()
+            except UnsupportedError:
                 return False
         return True
 
