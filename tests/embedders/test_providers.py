@@ -457,6 +457,31 @@ def test_a_fallback_answers_for_a_dead_server_whose_dimension_is_not_known(provi
     assert gone.usage.fallback == 3
 
 
+def test_a_fallback_of_another_dimension_is_refused(provider: str, server: Server) -> None:
+    with serving() as other:
+        other.dimension = 6
+        embedder = make(provider, server, parallel=1, fallback=make(provider, other))
+        assert embedder.dimension == 8
+        for before in ([], [Fault()]):  # all texts go to the fallback, or those that the first did not answer
+            server.faults = [*before, *[Fault(503)] * 100]
+            with pytest.raises(ModelMismatch, match=r"6.* expected.*are not the same model"):
+                embedder.embed_documents(TEXTS)
+        other.refuse = {"number 3": "contains something forbidden"}
+        server.faults = [Fault(503)] * 100
+        with pytest.raises(ModelMismatch):
+            embedder.embed_documents(TEXTS[:5])
+
+
+def test_a_first_that_comes_back_with_another_dimension_is_refused(provider: str, server: Server) -> None:
+    with serving() as other:
+        other.dimension = 6
+        embedder = make(provider, server, fallback=make(provider, other))
+        server.faults = [Fault(503)] * 8
+        assert embedder.dimension == 6  # the fallback's: the first did not answer
+        with pytest.raises(ModelMismatch, match=r"8.* expected"):
+            embedder.embed_documents(["a"])
+
+
 def test_retry_after_is_seconds_or_a_date() -> None:
     assert remote.retry_after({"Retry-After": "3"}) == 3
     assert remote.retry_after({"retry-after-ms": "1500", "Retry-After": "3"}) == 1.5
