@@ -34,6 +34,11 @@ from tests.embedders.servers import Fault, Server, serving, vector_for
 
 KEY = "a-secret-key-1234"
 PROVIDERS = {"openai": "/v1", "cohere": "", "gemini": ""}
+FINGERPRINTS = {  # the ends of those of `make`: plain, and with dimensions=4
+    "openai": ("8636d8a8", "2f212eca"),
+    "cohere": ("d2b85c61", "60752264"),
+    "gemini": ("1bdf79d2", "acb87b36"),
+}
 TEXTS = [f"text number {i}" for i in range(250)]
 
 
@@ -239,10 +244,11 @@ def test_what_succeeded_before_a_fatal_error_is_kept(provider: str, server: Serv
 
 
 def test_a_model_that_takes_no_text_at_all_is_not_asked_for_each(provider: str, server: Server) -> None:
-    embedder = make(provider, server, dimensions=8)
+    assert make(provider, server, dimensions=8).dimension == 8
+    server.requests.clear()
     server.refuse = {"": "this model does not support dimensions"}
     with pytest.raises(UnsupportedError, match="does not support dimensions"):
-        embedder.embed_documents(TEXTS[:20])
+        make(provider, server, dimensions=8).embed_documents(TEXTS[:20])
     assert len(server.requests) == 2
 
 
@@ -329,9 +335,29 @@ def test_no_such_model(provider: str, server: Server) -> None:
 
 def test_dimensions_are_asked_for(provider: str, server: Server) -> None:
     embedder = make(provider, server, dimensions=4)
-    assert embedder.dimension == 4
     assert not server.requests
+    assert embedder.dimension == 4
+    assert make(provider, server, dimensions=4).dimension == 4
+    assert len(server.requests) == 1  # asked whether it really does, once
     assert np.allclose(embedder.embed_documents(["a"]), expected(["a"], 4), atol=1e-6)
+
+
+def test_dimensions_that_an_unknown_model_does_not_give_are_refused_before_the_first_write(
+    provider: str, server: Server, tmp_path: Path
+) -> None:
+    server.faults = [Fault(dimension=6)] * 3
+    for _ in range(2):
+        with pytest.raises(UnsupportedError, match="6 dimensions, not 4"):
+            nearest.open(tmp_path / "kb", embedder=make(provider, server, dimensions=4))
+    assert not (tmp_path / "kb").exists()
+    with pytest.raises(UnsupportedError, match="6 dimensions, not 4"):
+        make(provider, server, dimensions=4).embed_documents(TEXTS)
+    assert len(server.requests) == 3  # and none of the texts was paid for
+
+
+def test_fingerprints_stay_what_they_are(provider: str, server: Server) -> None:
+    whole, four = (make(provider, Server(url="http://127.0.0.1:9"), dimensions=d).fingerprint for d in (None, 4))
+    assert (whole[-8:], four[-8:]) == FINGERPRINTS[provider]
 
 
 def test_names_lead_back_to_the_same_embedder(provider: str, server: Server) -> None:
@@ -439,6 +465,9 @@ def test_a_fallback_answers_for_a_provider_that_does_not(
     with serving() as other:
         second = make(provider, other, dimensions=8)
         embedder = make(provider, server, dimensions=8, parallel=1, fallback=second)
+        assert second.dimension == embedder.dimension == 8
+        other.answered.clear()  # of what was asked about the dimension
+        server.answered.clear()
         server.faults = [Fault(), *[Fault(503)] * 100]
         vectors = embedder.embed_documents(TEXTS)
         assert np.allclose(vectors, expected(TEXTS), atol=1e-6)

@@ -89,12 +89,18 @@ class RemoteEmbedder(Embedder):
         self._tokenizer = tokenizer
         # Models that cannot be shortened know no such parameter, not even for their own dimension.
         self._asked = None if known and dimensions == known.dimension else dimensions
-        self._given = dimensions or (known.dimension if known else None)
+        # What an unknown model makes of the dimensions that it is asked for, its first answer tells.
+        self._given = (dimensions or known.dimension) if known else None
         self._base_url = base_url
         self._timeout = timeout
         self._key_env = api_key_env
         self._prefixes = prefixes or {}
-        facts = {"model": model, "dimensions": self._given or "its own", "prefixes": dict(self._prefixes), **settings}
+        facts = {
+            "model": model,
+            "dimensions": dimensions or self._given or "its own",
+            "prefixes": dict(self._prefixes),
+            **settings,
+        }
         self.fingerprint = f"{self.provider}:{hashlib.sha256(canonical_json(facts).encode()).hexdigest()}"
         self._identity = {
             "provider": self.provider,
@@ -126,8 +132,11 @@ class RemoteEmbedder(Embedder):
             with self._probing:  # not the other lock, which the sender's threads take
                 self._given = self._given or _registry.remembered(self._identity)
                 if self._given is None:
-                    self._given = len(self._probe())
-                    _registry.remember(self._identity, self._given)
+                    found = len(self._probe())
+                    if self._asked not in (None, found):
+                        raise UnsupportedError(f"{self.name} gives vectors of {found} dimensions, not {self._asked}")
+                    self._given = found
+                    _registry.remember(self._identity, found)
         return self._given
 
     @functools.cached_property
