@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import re
 import threading
 from abc import abstractmethod
@@ -77,6 +78,10 @@ class RemoteEmbedder(Embedder):
         if known and dimensions and not known.offers(dimensions):
             offers = f"1 to {known.dimension}" if known.shorter == "any" else [*known.shorter, known.dimension]
             raise UnsupportedError(f"{self.provider}:{model} gives vectors of {offers} dimensions, not {dimensions}")
+        if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
+            raise InvalidInput(f"max_tokens must be an integer of at least 1, got {max_tokens!r}")
+        if price is not None and not (isinstance(price, int | float) and math.isfinite(price) and price >= 0):
+            raise InvalidInput(f"price must be 0 or more (dollars a million tokens), got {price!r}")
         if not timeout > 0:
             raise InvalidInput(f"timeout must be above 0 (seconds), got {timeout!r}")
         if base_url is not None:
