@@ -383,6 +383,7 @@ def test_names_lead_back_to_the_same_embedder(provider: str, server: Server) -> 
 def test_however_it_is_written_a_spec_has_the_name_of_its_embedder(spec: str, name: str) -> None:
     assert embedders.canonical(spec) == embedders.load(spec).name == name
     assert embedders.canonical(name) == name
+    assert embedders.canonical("not-installed:m?a=b%20c") == "not-installed:m?a=b%20c"
 
 
 def test_a_collection_is_opened_with_the_short_name_of_its_model(

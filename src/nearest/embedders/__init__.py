@@ -60,8 +60,13 @@ def load(
 
 
 def canonical(spec: str) -> str:
-    """The name that the embedder of a spec has, without loading it; raises InvalidInput as `load` does."""
+    """The name that the embedder of a spec has, without loading it; raises InvalidInput for options that make no sense.
+
+    That of a provider that is not installed is as it was written: a collection can be opened without its model.
+    """
     provider, model, written = _parsed(spec)
+    if provider.replace("-", "_") not in plugins.names("embedders"):
+        return spec
     written = {name: text for name, text in written.items() if name not in HOW}
     _, options = _bound(provider, model, written, written.keys())
     return named(provider, model, options)
