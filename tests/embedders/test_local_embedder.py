@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import nearest
 from nearest import embedders
-from nearest.contract import Embedder, Float32
+from nearest.contract import Embedder, Float32, Usage
 from nearest.embedders import local
 from nearest.encoder import bert, files, runtime
 from nearest.errors import InvalidInput, ModelError, NearestError, TextTooLong, UnsupportedError
@@ -293,7 +294,10 @@ def test_a_familys_prefixes_are_told_and_can_be_turned_off(tmp_path: Path) -> No
 
 def test_a_name_opens_the_same_again(tmp_path: Path) -> None:
     folder = reference.make(tmp_path / "model", pooling=MEAN)
-    for written in ("", "?query_prefix=what: &document_prefix=", "?dimensions=8&matryoshka=true"):
+    for written in (
+        "", "?query_prefix=what: &document_prefix=", "?dimensions=8&matryoshka=true", "?matryoshka=false",
+        "?dimensions=08&matryoshka=True",
+    ):  # fmt: skip
         spec = f"local:{folder}{written}"
         embedder = embedders.load(spec)
         assert embedders.canonical(spec) == embedder.name
@@ -303,6 +307,55 @@ def test_a_name_opens_the_same_again(tmp_path: Path) -> None:
         )  # fmt: skip
     spec = f"local:org/model?folder={folder}"
     assert embedders.canonical(spec) == embedders.load(spec).name == "local:org/model"
+
+
+# --- what it was asked for -------------------------------------------------------------------------
+
+
+def test_texts_and_tokens_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = reference.make(tmp_path / "model", pooling=MEAN)
+    embedder = embedders.load(f"local:{folder}?query_prefix=heart: &document_prefix=")
+    monkeypatch.setattr(local, "WINDOW", 7)
+    texts = reference.texts(20, 10)
+    assert embedder.usage == Usage()
+
+    def tokens(some: list[str]) -> int:
+        return sum(min(len(embedder.tokenizer.encode(text).ids), embedder.max_tokens) for text in some)
+
+    long = " ".join(["heart"] * 500)
+    embedder.embed_documents([*texts, long], truncate=True)
+    documents = Usage(texts=21, tokens=tokens([*texts, long]))
+    assert embedder.usage == documents
+    embedder.embed_queries(texts)
+    embedder.embed_query(texts[0])
+    list(embedder.stream_queries(texts[:2]))
+    asked = [f"heart: {text}" for text in [*texts, texts[0], *texts[:2]]]
+    assert embedder.usage - documents == Usage(texts=23, tokens=tokens(asked))
+    before = embedder.usage
+    with pytest.raises(TextTooLong):
+        embedder.embed_query(long)
+    assert embedder.usage == before  # what was refused was not embedded
+
+
+def test_every_thread_is_counted(embedder: Embedder) -> None:
+    texts = reference.texts(30, 10)
+    embedder.embed_documents(texts)
+    once = embedder.usage
+    threads = [threading.Thread(target=embedder.embed_documents, args=(texts,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert embedder.usage == Usage(texts=9 * once.texts, tokens=9 * once.tokens)
+
+
+def test_a_collection_tells_what_its_model_read(tmp_path: Path, folder: Path) -> None:
+    with nearest.open(tmp_path / "kb", embedder=f"local:{folder}") as collection:
+        report = collection.add([nearest.Document(id="1", text="heart"), nearest.Document(id="2", text="hearts")])
+        assert report.usage.texts == 2
+        assert report.usage.tokens > 0
+        (used,) = collection.info()["usage"].values()
+        assert (used["texts"], used["tokens"], used["dollars"]) == (2, report.usage.tokens, 0)
 
 
 # --- shorter vectors -------------------------------------------------------------------------------

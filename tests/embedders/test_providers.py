@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import nearest
 from nearest import embedders, remote
 from nearest.contract import Embedder
 from nearest.embedders import _batching
@@ -32,6 +34,11 @@ from tests.embedders.servers import Fault, Server, serving, vector_for
 
 KEY = "a-secret-key-1234"
 PROVIDERS = {"openai": "/v1", "cohere": "", "gemini": ""}
+FINGERPRINTS = {  # the ends of those of `make`: plain, and with dimensions=4
+    "openai": ("8636d8a8", "2f212eca"),
+    "cohere": ("d2b85c61", "60752264"),
+    "gemini": ("1bdf79d2", "acb87b36"),
+}
 TEXTS = [f"text number {i}" for i in range(250)]
 
 
@@ -131,6 +138,20 @@ def test_what_is_asked_too_fast_is_asked_again_when_the_provider_said(
     assert embedder.usage.requests == 4  # the probe, two faults and one that succeeded
 
 
+def test_the_first_request_to_an_unknown_model_is_repeated_too(
+    provider: str, server: Server, fast: list[float]
+) -> None:
+    server.faults = [Fault(429, {"message": "slow down"}, {"Retry-After": "7"}), Fault(503), Fault(cut=1)]
+    embedder = make(provider, server)
+    assert embedder.dimension == 8
+    assert max(fast) >= 7
+    assert embedder.usage.requests == 4
+    server.faults = [Fault(429, {"message": "no"})] * 8
+    with pytest.raises(Throttled) as caught:
+        make(provider, Server(url=f"{server.url}/another")).embed_documents(["a"])
+    assert caught.value.context["attempts"] == 8
+
+
 def test_a_throttled_provider_is_given_up_in_the_end(provider: str, server: Server, fast: list[float]) -> None:
     embedder = make(provider, server)
     assert embedder.dimension == 8
@@ -223,11 +244,35 @@ def test_what_succeeded_before_a_fatal_error_is_kept(provider: str, server: Serv
 
 
 def test_a_model_that_takes_no_text_at_all_is_not_asked_for_each(provider: str, server: Server) -> None:
-    embedder = make(provider, server, dimensions=8)
+    assert make(provider, server, dimensions=8).dimension == 8
+    server.requests.clear()
     server.refuse = {"": "this model does not support dimensions"}
     with pytest.raises(UnsupportedError, match="does not support dimensions"):
-        embedder.embed_documents(TEXTS[:20])
+        make(provider, server, dimensions=8).embed_documents(TEXTS[:20])
     assert len(server.requests) == 2
+
+
+def test_a_throttled_test_of_health_is_no_refusal(provider: str, server: Server) -> None:
+    assert make(provider, server).dimension == 8  # remembered: the others' first request is about texts
+    server.refuse = {"number 1": "contains something forbidden"}
+    server.faults = [Fault(), Fault(429, {"message": "slow down"})]
+    with pytest.raises(TextsFailed) as caught:
+        make(provider, server).embed_documents(TEXTS[:2])
+    assert set(caught.value.failed) == {1}
+    assert np.allclose(caught.value.vectors[0], vector_for(TEXTS[0], 8), atol=1e-6)
+    server.faults = [Fault(), *[Fault(503)] * 8]
+    with pytest.raises(ConnectionFailed):
+        make(provider, server).embed_documents(TEXTS[:2])
+    server.faults = [Fault(), Fault(401, {"message": "no"})]
+    with pytest.raises(AccessDenied):
+        make(provider, server).embed_documents(TEXTS[:2])
+
+
+def test_a_model_that_refuses_the_first_request(provider: str, server: Server) -> None:
+    server.refuse = {"": "not today"}
+    with pytest.raises(UnsupportedError, match=r"takes no text at all.*not today"):
+        make(provider, server).embed_documents(TEXTS[:20])
+    assert len(server.requests) == 1
 
 
 def test_a_text_over_the_limit(provider: str, server: Server) -> None:
@@ -290,9 +335,29 @@ def test_no_such_model(provider: str, server: Server) -> None:
 
 def test_dimensions_are_asked_for(provider: str, server: Server) -> None:
     embedder = make(provider, server, dimensions=4)
-    assert embedder.dimension == 4
     assert not server.requests
+    assert embedder.dimension == 4
+    assert make(provider, server, dimensions=4).dimension == 4
+    assert len(server.requests) == 1  # asked whether it really does, once
     assert np.allclose(embedder.embed_documents(["a"]), expected(["a"], 4), atol=1e-6)
+
+
+def test_dimensions_that_an_unknown_model_does_not_give_are_refused_before_the_first_write(
+    provider: str, server: Server, tmp_path: Path
+) -> None:
+    server.faults = [Fault(dimension=6)] * 3
+    for _ in range(2):
+        with pytest.raises(UnsupportedError, match="6 dimensions, not 4"):
+            nearest.open(tmp_path / "kb", embedder=make(provider, server, dimensions=4))
+    assert not (tmp_path / "kb").exists()
+    with pytest.raises(UnsupportedError, match="6 dimensions, not 4"):
+        make(provider, server, dimensions=4).embed_documents(TEXTS)
+    assert len(server.requests) == 3  # and none of the texts was paid for
+
+
+def test_fingerprints_stay_what_they_are(provider: str, server: Server) -> None:
+    whole, four = (make(provider, Server(url="http://127.0.0.1:9"), dimensions=d).fingerprint for d in (None, 4))
+    assert (whole[-8:], four[-8:]) == FINGERPRINTS[provider]
 
 
 def test_names_lead_back_to_the_same_embedder(provider: str, server: Server) -> None:
@@ -301,6 +366,37 @@ def test_names_lead_back_to_the_same_embedder(provider: str, server: Server) -> 
     assert again.name == embedder.name == embedders.canonical(f"{embedder.name}&rpm=100&parallel=2")
     assert again.fingerprint == embedder.fingerprint
     assert np.allclose(again.embed_query("a"), embedder.embed_query("a"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("cohere:embed-v3", "cohere:embed-multilingual-v3.0"),
+        ("cohere:embed-v4?dimensions=0256&cache=off", "cohere:embed-v4.0?dimensions=256"),
+        ("cohere:embed-v4.0?task=search", "cohere:embed-v4.0"),
+        ("cohere:embed-v4.0?task=clustering&price=0.1", "cohere:embed-v4.0?task=clustering"),
+        ("gemini:gemini-embedding-001?task=retrieval", "gemini:gemini-embedding-001"),
+        ("openai:m?query_prefix=&document_prefix=a b:%20", "openai:m?document_prefix=a%20b:%20"),
+        ("openai:m?dimensions=08&max_tokens=0512", "openai:m?dimensions=8&max_tokens=512"),
+    ],
+)
+def test_however_it_is_written_a_spec_has_the_name_of_its_embedder(spec: str, name: str) -> None:
+    assert embedders.canonical(spec) == embedders.load(spec).name == name
+    assert embedders.canonical(name) == name
+    assert embedders.canonical("not-installed:m?a=b%20c") == "not-installed:m?a=b%20c"
+
+
+def test_a_collection_is_opened_with_the_short_name_of_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CO_API_KEY", KEY)
+    for _ in range(2):  # made, and opened again
+        with nearest.open(tmp_path / "kb", embedder="cohere:embed-v4") as collection:
+            assert collection.embedder.name == "cohere:embed-v4.0"
+    with pytest.raises(ModelMismatch, match=r"not cohere:embed-multilingual-v3\.0"):
+        nearest.open(tmp_path / "kb", embedder="cohere:embed-v3")
+    with pytest.raises(InvalidInput, match="colour"):
+        nearest.open(tmp_path / "kb", embedder="cohere:embed-v4?colour=red")
 
 
 def test_tokens_and_dollars_are_counted(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,6 +451,11 @@ def test_known_models_need_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
         ("openai:m?base_url=http://me:pw@host/v1", "password"),
         ("openai:m?base_url=ftp://host", "address of a server"),
         ("openai:m?timeout=0", "timeout"),
+        ("openai:m?price=-1", "price must be 0 or more"),
+        ("cohere:embed-v4.0?price=nan", "price must be 0 or more"),
+        ("gemini:gemini-embedding-001?price=inf", "price must be 0 or more"),
+        ("openai:text-embedding-3-small?max_tokens=0", "max_tokens must be an integer of at least 1"),
+        ("cohere:m?max_tokens=-5", "max_tokens must be an integer of at least 1"),
         ("openai:m?parallel=0", "parallel"),
         ("openai:m?cache=http://x", "redis://"),
     ],
@@ -370,6 +471,9 @@ def test_a_fallback_answers_for_a_provider_that_does_not(
     with serving() as other:
         second = make(provider, other, dimensions=8)
         embedder = make(provider, server, dimensions=8, parallel=1, fallback=second)
+        assert second.dimension == embedder.dimension == 8
+        other.answered.clear()  # of what was asked about the dimension
+        server.answered.clear()
         server.faults = [Fault(), *[Fault(503)] * 100]
         vectors = embedder.embed_documents(TEXTS)
         assert np.allclose(vectors, expected(TEXTS), atol=1e-6)
@@ -379,6 +483,38 @@ def test_a_fallback_answers_for_a_provider_that_does_not(
         assert "did not answer" in caplog.text
         with pytest.raises(InvalidInput, match="its vectors are others"):
             make(provider, server, dimensions=8, fallback=make(provider, other, dimensions=4))
+
+
+def test_a_fallback_answers_for_a_dead_server_whose_dimension_is_not_known(provider: str, server: Server) -> None:
+    gone = make(provider, Server(url="http://127.0.0.1:9"), fallback=make(provider, server))
+    assert gone.dimension == 8
+    assert np.allclose(gone.embed_documents(TEXTS[:3]), expected(TEXTS[:3]), atol=1e-6)
+    assert gone.usage.fallback == 3
+
+
+def test_a_fallback_of_another_dimension_is_refused(provider: str, server: Server) -> None:
+    with serving() as other:
+        other.dimension = 6
+        embedder = make(provider, server, parallel=1, fallback=make(provider, other))
+        assert embedder.dimension == 8
+        for before in ([], [Fault()]):  # all texts go to the fallback, or those that the first did not answer
+            server.faults = [*before, *[Fault(503)] * 100]
+            with pytest.raises(ModelMismatch, match=r"6.* expected.*are not the same model"):
+                embedder.embed_documents(TEXTS)
+        other.refuse = {"number 3": "contains something forbidden"}
+        server.faults = [Fault(503)] * 100
+        with pytest.raises(ModelMismatch):
+            embedder.embed_documents(TEXTS[:5])
+
+
+def test_a_first_that_comes_back_with_another_dimension_is_refused(provider: str, server: Server) -> None:
+    with serving() as other:
+        other.dimension = 6
+        embedder = make(provider, server, fallback=make(provider, other))
+        server.faults = [Fault(503)] * 8
+        assert embedder.dimension == 6  # the fallback's: the first did not answer
+        with pytest.raises(ModelMismatch, match=r"8.* expected"):
+            embedder.embed_documents(["a"])
 
 
 def test_retry_after_is_seconds_or_a_date() -> None:

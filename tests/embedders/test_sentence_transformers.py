@@ -67,6 +67,18 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
         embedders.load(f"{SPEC}x/y?batch=0")
 
 
+@needs_it
+def test_a_name_opens_the_same_again(folder: Path) -> None:
+    for written in ("", "?trust_remote_code=false&batch=8", "?trust_remote_code=True&dimensions=0128"):
+        spec = f"sentence_transformers:{folder}{written}"
+        assert embedders.canonical(spec) == embedders.load(spec).name
+
+
+def test_the_name_of_a_spec_needs_no_library() -> None:
+    assert embedders.canonical("sentence_transformers:x/y?trust_remote_code=False&device=cpu") == f"{SPEC}x/y"
+    assert embedders.canonical(f"{SPEC}x/y?trust_remote_code=True") == f"{SPEC}x/y?trust_remote_code=true"
+
+
 @pytest.mark.skipif(installed, reason="it is installed here")
 def test_without_the_library_the_error_is_the_command() -> None:
     with pytest.raises(MissingDependency, match=r"pip install 'nearest\[sentence-transformers\]'"):

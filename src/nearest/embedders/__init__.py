@@ -4,16 +4,19 @@ An embedder's module declares
     REQUIRES     its client: distribution name -> version specifier; the extra is named after the file
     load         (model: str, **options) -> Embedder
     CACHED       whether its vectors are kept in a cache unless the caller says otherwise (they cost money)
+    SHORT        short spellings of models: what is written -> the model's name; may be left out
 
 Options are keywords, or are written behind the model: `openai:text-embedding-3-large?dimensions=1024`. Those in
-HOW below say how a model is asked, not what it answers, and are no part of an embedder's name.
+HOW below say how a model is asked, not what it answers, and are no part of an embedder's name; nor are those that
+say what `load` takes for granted. `named` makes the name, for `load` and for `canonical` alike.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -40,14 +43,8 @@ def load(
             raise InvalidInput(f"embedder {spec!r}: {name} is given twice")
     cache = written.pop("cache", cache)
     fallback = written.pop("fallback", fallback)
-    module = plugins.load("embedders", provider.replace("-", "_"))
-    parameters = inspect.signature(module.load).parameters
-    converted = {name: _converted(provider, name, text, parameters) for name, text in written.items()}
-    try:
-        inspect.signature(module.load).bind(model, **options, **converted)
-    except TypeError as error:
-        raise InvalidInput(f"embedder {provider}: {error}") from None
-    embedder: Embedder = module.load(model, **options, **converted)
+    module, options = _bound(provider, model, {**options, **written}, written.keys())
+    embedder: Embedder = module.load(model, **options)
     if fallback is not None:
         from nearest.embedders import _fallback
 
@@ -63,14 +60,31 @@ def load(
 
 
 def canonical(spec: str) -> str:
-    """The name that the embedder of a spec has, as far as it can be told without loading it."""
-    provider, model, options = _parsed(spec)
-    return named(f"{provider}:{model}", {name: value for name, value in options.items() if name not in HOW})
+    """The name that the embedder of a spec has, without loading it; raises InvalidInput for options that make no sense.
+
+    That of a provider that is not installed is as it was written: a collection can be opened without its model.
+    """
+    provider, model, written = _parsed(spec)
+    if provider.replace("-", "_") not in plugins.names("embedders"):
+        return spec
+    written = {name: text for name, text in written.items() if name not in HOW}
+    _, options = _bound(provider, model, written, written.keys())
+    return named(provider, model, options)
 
 
-def named(name: str, options: Mapping[str, Any]) -> str:
-    """`provider:model?option=value`: what opening the collection again needs, and no secret. None: not given."""
-    some = [f"{key}={quote(str(value), safe='/:')}" for key, value in sorted(options.items()) if value is not None]
+def named(provider: str, model: str, options: Mapping[str, Any]) -> str:
+    """`provider:model?option=value`: what opening the collection again needs, and no secret.
+
+    options: some of those that the provider's `load` takes; its defaults and those in HOW are left out.
+    """
+    module = plugins.load("embedders", provider.replace("-", "_"))
+    parameters = inspect.signature(module.load).parameters
+    some = []
+    for key, value in sorted(options.items()):
+        if key not in HOW and not (key in parameters and value == parameters[key].default):
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            some.append(f"{key}={quote(text, safe='/:')}")
+    name = f"{provider.replace('_', '-')}:{getattr(module, 'SHORT', {}).get(model, model)}"
     return f"{name}?{'&'.join(some)}" if some else name
 
 
@@ -86,6 +100,26 @@ def _parsed(spec: str) -> tuple[str, str, dict[str, Any]]:
     if len(dict(options)) != len(options) or (query and not options):
         raise InvalidInput(f"embedder {spec!r}: options are written ?name=value&name=value, each once")
     return provider.strip(), model.strip(), dict(options)
+
+
+def _bound(
+    provider: str, model: str, options: Mapping[str, Any], written: Collection[str]
+) -> tuple[ModuleType, dict[str, Any]]:
+    """The provider's module, and the options as its `load` takes them; raises InvalidInput for one that it does not.
+
+    written: the names of those that are text, behind the model, and are converted.
+    """
+    module = plugins.load("embedders", provider.replace("-", "_"))
+    signature = inspect.signature(module.load)
+    converted = {
+        name: _converted(provider, name, value, signature.parameters) if name in written else value
+        for name, value in options.items()
+    }
+    try:
+        signature.bind(model, **converted)
+    except TypeError as error:
+        raise InvalidInput(f"embedder {provider}: {error}") from None
+    return module, converted
 
 
 def _converted(provider: str, name: str, text: str, parameters: Mapping[str, inspect.Parameter]) -> Any:

@@ -115,7 +115,8 @@ class Sender:
     """Sends batches with `ask`, which takes texts and returns an Answer or raises one of our errors.
 
     Errors that say `retryable` are met with repetition; ModelError and InvalidInput are about texts, which are
-    then asked for in halves; `healthy` tells whether the provider takes any text at all. All others end it.
+    then asked for in halves; `healthy` tells whether the provider takes any text at all, or raises what keeps it from
+    telling. All others end it.
     """
 
     def __init__(

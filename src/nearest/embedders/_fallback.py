@@ -1,11 +1,12 @@
 """A second way to the same model, for when the first does not answer: a proxy, another region, an own server.
 
-Only where the vectors are comparable: the two must have one fingerprint. Every use is logged as a warning and
-counted in `usage.fallback`.
+Only where the vectors are comparable: the two must have one fingerprint and one dimension. Every use is logged as a
+warning and counted in `usage.fallback`.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nearest.contract import Embedder, Float32, Usage
-from nearest.errors import ConnectionFailed, InvalidInput, TextsFailed
+from nearest.errors import ConnectionFailed, InvalidInput, ModelMismatch, TextsFailed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -24,7 +25,10 @@ _log = logging.getLogger("nearest")
 
 
 class Fallback(Embedder):
-    """Asks `first`; what it could not be asked for (ConnectionFailed, TimedOut, Throttled) goes to `second`."""
+    """Asks `first`; what it could not be asked for (ConnectionFailed, TimedOut, Throttled) goes to `second`.
+
+    Raises ModelMismatch where one of them gives vectors of another dimension.
+    """
 
     def __init__(self, first: Embedder, second: Embedder) -> None:
         """Raises InvalidInput if their vectors are not comparable."""
@@ -43,9 +47,13 @@ class Fallback(Embedder):
         self._lock = threading.Lock()
         self._stood_in = 0
 
-    @property
-    def dimension(self) -> int:  # type: ignore[override] # an attribute of the first
-        return self._first.dimension
+    @functools.cached_property
+    def dimension(self) -> int:  # type: ignore[override] # an attribute, found out when first read
+        try:
+            return self._first.dimension
+        except ConnectionFailed as error:
+            _log.warning("%s did not answer (%s); %s tells its dimension", self.name, error, self._second.name)
+            return self._second.dimension
 
     @property
     def tokenizer(self) -> Tokenizer:  # type: ignore[override] # as above
@@ -80,10 +88,10 @@ class Fallback(Embedder):
 
     def _either(self, first: Callable[[], Float32], second: Callable[[list[int]], Float32], n: int) -> Float32:
         try:
-            return first()
+            return self._checked(first, n, self._first)
         except ConnectionFailed as error:
             self._told(n, error)
-            return second(list(range(n)))
+            return self._checked(lambda: second(list(range(n))), n, self._second)
         except TextsFailed as error:
             rows = [row for row, reason in error.failed.items() if isinstance(reason, ConnectionFailed)]
             if not rows:
@@ -92,13 +100,29 @@ class Fallback(Embedder):
             vectors: Float32 = np.array(error.vectors)
             failed = {row: reason for row, reason in error.failed.items() if row not in rows}
             try:
-                vectors[rows] = second(rows)
+                vectors[rows] = self._checked(lambda: second(rows), len(rows), self._second)
             except TextsFailed as again:
                 vectors[rows] = again.vectors
                 failed |= {rows[row]: reason for row, reason in again.failed.items()}
             if failed:
                 raise TextsFailed(dict(sorted(failed.items())), vectors) from None
             return vectors
+
+    def _checked(self, embed: Callable[[], Float32], n: int, who: Embedder) -> Float32:
+        """Raises ModelMismatch for vectors of another dimension: of an unknown model the fingerprint does not tell."""
+        failure: TextsFailed | None = None
+        try:
+            vectors = embed()
+        except TextsFailed as error:
+            vectors, failure = error.vectors, error
+        if n and vectors.shape != (n, self.dimension):
+            raise ModelMismatch(
+                f"{who.name} gave vectors of shape {vectors.shape} where {(n, self.dimension)} was expected; "
+                f"{self._first.name} and its fallback {self._second.name} are not the same model: nothing was written"
+            )
+        if failure is not None:
+            raise failure
+        return vectors
 
     def _told(self, n: int, error: Exception) -> None:
         with self._lock:

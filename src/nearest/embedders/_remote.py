@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import re
 import threading
 from abc import abstractmethod
@@ -77,11 +78,15 @@ class RemoteEmbedder(Embedder):
         if known and dimensions and not known.offers(dimensions):
             offers = f"1 to {known.dimension}" if known.shorter == "any" else [*known.shorter, known.dimension]
             raise UnsupportedError(f"{self.provider}:{model} gives vectors of {offers} dimensions, not {dimensions}")
+        if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
+            raise InvalidInput(f"max_tokens must be an integer of at least 1, got {max_tokens!r}")
+        if price is not None and not (isinstance(price, int | float) and math.isfinite(price) and price >= 0):
+            raise InvalidInput(f"price must be 0 or more (dollars a million tokens), got {price!r}")
         if not timeout > 0:
             raise InvalidInput(f"timeout must be above 0 (seconds), got {timeout!r}")
         if base_url is not None:
             remote.check_url(base_url)
-        self.name = named(f"{self.provider}:{model}", options)
+        self.name = named(self.provider, model, options)
         self.model = model
         self.max_tokens = max_tokens or (known.max_tokens if known else DEFAULT_LIMIT)
         self.price = known.price if price is None and known and base_url is None else price
@@ -89,12 +94,18 @@ class RemoteEmbedder(Embedder):
         self._tokenizer = tokenizer
         # Models that cannot be shortened know no such parameter, not even for their own dimension.
         self._asked = None if known and dimensions == known.dimension else dimensions
-        self._given = dimensions or (known.dimension if known else None)
+        # What an unknown model makes of the dimensions that it is asked for, its first answer tells.
+        self._given = (dimensions or known.dimension) if known else None
         self._base_url = base_url
         self._timeout = timeout
         self._key_env = api_key_env
         self._prefixes = prefixes or {}
-        facts = {"model": model, "dimensions": self._given or "its own", "prefixes": dict(self._prefixes), **settings}
+        facts = {
+            "model": model,
+            "dimensions": dimensions or self._given or "its own",
+            "prefixes": dict(self._prefixes),
+            **settings,
+        }
         self.fingerprint = f"{self.provider}:{hashlib.sha256(canonical_json(facts).encode()).hexdigest()}"
         self._identity = {
             "provider": self.provider,
@@ -104,8 +115,9 @@ class RemoteEmbedder(Embedder):
         }
         self._limits = limits
         self._lock = threading.RLock()
+        self._probing = threading.Lock()
         self._worked = False
-        self._senders: dict[Kind, Sender] = {}
+        self._senders: dict[tuple[Kind, bool], Sender] = {}
 
     # --- what a provider's file says -----------------------------------------------------------------
 
@@ -122,14 +134,14 @@ class RemoteEmbedder(Embedder):
     @functools.cached_property
     def dimension(self) -> int:  # type: ignore[override] # an attribute, found out when first read
         if self._given is None:
-            with self._lock:
+            with self._probing:  # not the other lock, which the sender's threads take
                 self._given = self._given or _registry.remembered(self._identity)
                 if self._given is None:
-                    (vector,) = self._ask("document", [_PROBE]).vectors
-                    if vector is None:
-                        raise ModelError(f"{self.name} gave no vector for a short text")
-                    self._given = len(vector)
-                    _registry.remember(self._identity, self._given)
+                    found = len(self._probe())
+                    if self._asked not in (None, found):
+                        raise UnsupportedError(f"{self.name} gives vectors of {found} dimensions, not {self._asked}")
+                    self._given = found
+                    _registry.remember(self._identity, found)
         return self._given
 
     @functools.cached_property
@@ -220,19 +232,32 @@ class RemoteEmbedder(Embedder):
             limit=self.max_tokens,
         )
 
-    def _sender(self, kind: Kind) -> Sender:
+    def _sender(self, kind: Kind, *, probing: bool = False) -> Sender:
         with self._lock:
-            if kind not in self._senders:
+            if (kind, probing) not in self._senders:
                 pace = next((s._pace for s in self._senders.values()), None)
-                self._senders[kind] = Sender(functools.partial(self._ask, kind), self._limits, self._healthy, pace=pace)
-            return self._senders[kind]
+                # The probe is what tells of its health; it is not asked about that itself.
+                healthy = (lambda: True) if probing else self._healthy
+                ask = functools.partial(self._ask, kind)
+                self._senders[kind, probing] = Sender(ask, self._limits, healthy, pace=pace)
+            return self._senders[kind, probing]
+
+    def _probe(self) -> Float32:
+        """The vector of a short text, asked for as patiently as any other. Raises UnsupportedError if it is refused."""
+        outcome = self._sender("document", probing=True).send([_PROBE], [1])
+        if not outcome.failed:
+            return outcome.vectors[0]
+        error = outcome.failed[0]
+        if isinstance(error, ModelError | InvalidInput):
+            raise UnsupportedError(f"it takes no text at all: {error}") from None
+        raise error
 
     def _healthy(self) -> bool:
-        """Whether it takes a short text."""
+        """Whether it takes a short text. Raises what keeps it from answering, which is no refusal."""
         if not self._worked:
             try:
-                self._ask("document", [_PROBE])
-            except NearestError:
+                self._probe()
+            except UnsupportedError:
                 return False
         return True
 

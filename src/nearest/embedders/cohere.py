@@ -56,7 +56,7 @@ def load(
     if task not in TASKS:
         raise InvalidInput(f"task must be one of {', '.join(TASKS)}, got {task!r}")
     kept = {
-        "dimensions": dimensions, "task": None if task == "search" else task, "base_url": base_url,
+        "dimensions": dimensions, "task": task, "base_url": base_url,
         "api_key_env": api_key_env, "max_tokens": max_tokens, "tokenizer": tokenizer,
     }  # fmt: skip
     return CohereEmbedder(

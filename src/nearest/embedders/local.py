@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nearest.contract import Embedder, Float32, canonical_json
+from nearest.contract import Embedder, Float32, Usage, canonical_json
 from nearest.embedders import _registry, named
 from nearest.encoder import bert, files, runtime
 from nearest.errors import InvalidInput, ModelError, TextTooLong, UnsupportedError
@@ -84,10 +84,10 @@ class LocalEmbedder(Embedder):
     ) -> None:
         """folder: of the model's files. sha256: of its weights, in hexadecimal. See `load`."""
         kept = {
-            "dimensions": dimensions, "matryoshka": "true" if matryoshka else None,
+            "dimensions": dimensions, "matryoshka": bool(matryoshka),
             "query_prefix": query_prefix, "document_prefix": document_prefix,
         }  # fmt: skip
-        self.name = named(f"local:{model}", kept)
+        self.name = named("local", model, kept)
         self._folder = folder
         self._sha256 = sha256
         self._config = runtime.read_json(folder, "config.json")
@@ -127,6 +127,7 @@ class LocalEmbedder(Embedder):
         self.fingerprint = f"local:{hashlib.sha256(canonical_json(facts).encode()).hexdigest()}"
         self._lock = threading.Lock()
         self._encoders: dict[str, runtime.Compiled] = {}
+        self._texts = self._tokens = 0
 
     def _dimension(self, model: str, asked: int | None, matryoshka: bool) -> int:
         if asked is None or asked == self._width:
@@ -147,6 +148,11 @@ class LocalEmbedder(Embedder):
     def tokenizer(self) -> Tokenizer:  # type: ignore[override] # an attribute, made when first read
         """The model's tokenizers.Tokenizer, without truncation or padding."""
         return runtime.tokenizer(self._folder, self._config, lowercase=self._lowercase)
+
+    @property
+    def usage(self) -> Usage:  # type: ignore[override] # of two numbers, which cost less to count than a Usage
+        with self._lock:
+            return Usage(texts=self._texts, tokens=self._tokens)
 
     def embed_documents(self, texts: Sequence[str], *, truncate: bool = False) -> Float32:
         return self._embed(texts, self.prefixes.document, truncate)
@@ -194,7 +200,7 @@ class LocalEmbedder(Embedder):
                 yield rows, _unit(computed[:, : self.dimension])
 
     def _tokenize(self, texts: list[str], first: int | None, truncate: bool) -> list[list[int]]:
-        """The ids of each text, none over max_tokens: cut and counted if `truncate`, or else refused.
+        """The ids of each text, none over max_tokens: cut if `truncate`, or else refused. All of them are counted.
 
         first: the caller's index of the first text; None for a query.
         """
@@ -217,6 +223,9 @@ class LocalEmbedder(Embedder):
                 with self._lock:
                     self.truncated += 1
             tokens.append(ids)
+        with self._lock:
+            self._texts += len(tokens)
+            self._tokens += sum(map(len, tokens))
         return tokens
 
     def _encoder(self, hint: Literal["THROUGHPUT", "LATENCY"]) -> runtime.Compiled:

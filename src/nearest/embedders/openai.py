@@ -59,7 +59,7 @@ def load(
     limits = Limits(batch or (_OTHERS_TEXTS if base_url else _TEXTS), _TOKENS, parallel, rpm, tpm)
     kept = {
         "dimensions": dimensions, "base_url": base_url, "api_key_env": api_key_env,
-        "query_prefix": query_prefix or None, "document_prefix": document_prefix or None, "max_tokens": max_tokens,
+        "query_prefix": query_prefix, "document_prefix": document_prefix, "max_tokens": max_tokens,
         "tokenizer": tokenizer,
     }  # fmt: skip
     return OpenAIEmbedder(

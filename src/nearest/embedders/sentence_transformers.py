@@ -49,7 +49,7 @@ def load(
         raise InvalidInput("dimensions and batch must be at least 1")
     kept = {
         "dimensions": dimensions, "query_prefix": query_prefix, "document_prefix": document_prefix,
-        "revision": revision, "trust_remote_code": "true" if trust_remote_code else None,
+        "revision": revision, "trust_remote_code": bool(trust_remote_code),
     }  # fmt: skip
     library = client("sentence_transformers", "sentence-transformers")
     try:
@@ -61,7 +61,7 @@ def load(
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"sentence-transformers cannot load {model!r}: {reason}") from error
     return SentenceTransformersEmbedder(
-        named(f"sentence-transformers:{model}", kept), loaded, query_prefix, document_prefix, batch
+        named("sentence-transformers", model, kept), loaded, query_prefix, document_prefix, batch
     )
 
 
