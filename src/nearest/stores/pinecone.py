@@ -157,6 +157,8 @@ class PineconeStore(Store):
     def _check(self, record: Record) -> None:
         if not record.vectors[self._name].any():
             raise InvalidRecord(f"record {record.id!r}: vector {self._name!r} is zero, which Pinecone refuses")
+        if len(repr(record.payload)) < _MAX_METADATA // 20:  # within the limit, however it is written
+            return
         _, metadata, size = self._prepared(record)
         if size > _MAX_METADATA:
             raise InvalidRecord(
