@@ -341,6 +341,7 @@ def test_every_thread_is_counted(embedder: Embedder) -> None:
     texts = reference.texts(30, 10)
     embedder.embed_documents(texts)
     once = embedder.usage
+    assert once.texts == 30
     threads = [threading.Thread(target=embedder.embed_documents, args=(texts,)) for _ in range(8)]
     for thread in threads:
         thread.start()
