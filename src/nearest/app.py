@@ -166,11 +166,34 @@ def open(
         return collection
 
 
-def index_params(profile: str | None = None, quantization: str | None = None) -> IndexParams | None:
-    """Index settings by a profile's name and a quantization; None if neither is given."""
-    if profile is None and quantization is None:
+def index_params(index: str | None = None, quantization: str | None = None) -> IndexParams | None:
+    """Index settings and a quantization as they are written; None if neither is given.
+
+    index: a profile's name, or settings: `m=24,ef_construct=200,ef=200,rescore=true,oversampling=3`, of which those
+    that are left out are as in `balanced`. Raises InvalidInput.
+    """
+    if index is None and quantization is None:
         return None
-    return IndexParams.profile(profile or "balanced", quantization=quantization or "none")
+    if index is None or "=" not in index:
+        return IndexParams.profile(index or "balanced", quantization=quantization or "none")
+    told: dict[str, Any] = {}
+    kinds: dict[str, Callable[[str], Any]] = {
+        "m": int, "ef_construct": int, "ef": int, "oversampling": float, "rescore": _truth
+    }  # fmt: skip
+    for part in index.split(","):
+        name, _, value = (some.strip() for some in part.partition("="))
+        try:
+            told[name] = kinds[name](value)
+        except (KeyError, ValueError):
+            raise InvalidInput(
+                f"index has no setting {part.strip()!r}; give a profile, or of m=16, ef_construct=128, ef=100, "
+                "oversampling=2 and rescore=true those to change, joined by commas"
+            ) from None
+    return IndexParams(**told, quantization=cast("Any", quantization or "none"))
+
+
+def _truth(text: str) -> bool:
+    return {"true": True, "false": False}[text]
 
 
 def available_stores() -> list[dict[str, Any]]:

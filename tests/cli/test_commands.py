@@ -146,6 +146,15 @@ def test_pool_embeds_what_is_too_long_in_windows(run: Run, docs: Path) -> None:
     assert (refused.code, "either truncated or pooled" in refused.err) == (2, True)
 
 
+def test_settings_of_the_index_by_hand(run: Run, docs: Path) -> None:
+    assert run("add", docs, "--index", "m=24, ef=150,rescore=false", "--quantization", "scalar").code == 0
+    index = run("info", "--json").data["index"]
+    told = {name: index[name] for name in ("m", "ef_construct", "ef", "quantization", "rescore", "oversampling")}
+    assert told == {
+        "m": 24, "ef_construct": 128, "ef": 150, "quantization": "scalar", "rescore": False, "oversampling": 2.0,
+    }  # fmt: skip
+
+
 def test_the_index_and_its_quantization_are_fixed_with_the_collection(run: Run, docs: Path) -> None:
     assert run("add", docs, "--index", "recall", "--quantization", "scalar").code == 0
     wanted = IndexParams.profile("recall", quantization="scalar")
@@ -154,7 +163,7 @@ def test_the_index_and_its_quantization_are_fixed_with_the_collection(run: Run, 
     assert wanted != IndexParams()
     assert run("add", docs, "--index", "recall", "--quantization", "scalar").code == 0
     assert run("add", docs, "--quantization", "binary", "--json").data["error"]["kind"] == "SchemaMismatch"
-    for wrong in (["--index", "fast"], ["--quantization", "half"]):
+    for wrong in (["--index", "fast"], ["--quantization", "half"], ["--index", "m=x"], ["--index", "n=3"]):
         assert run("add", docs, "-c", "other", *wrong).code == 2
     assert not Path("other").exists()
 

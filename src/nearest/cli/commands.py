@@ -104,7 +104,10 @@ def add(
         typer.Option(metavar="MODEL", help="Hold the token vectors of maxsim:NAME too (new collections)."),
     ] = None,
     index: Annotated[
-        str | None, typer.Option(metavar="PROFILE", help="latency, balanced or recall (new collections).")
+        str | None,
+        typer.Option(
+            metavar="PROFILE", help="latency, balanced or recall, or m=24,ef_construct=200,ef=200 (new ones)."
+        ),
     ] = None,
     quantization: Annotated[
         str | None, typer.Option(metavar="KIND", help="scalar, product, binary or none (new collections).")
