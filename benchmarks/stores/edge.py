@@ -1,4 +1,4 @@
-"""Qdrant Edge beside the bare engine, each with a shard of its own in this process."""
+"""Qdrant Edge beside the bare engine, each with a shard of its own in this process and the same index settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Bare:
         folder = Path(StoreURL.parse(url).location).parent / "bare"
         folder.mkdir()
         index = IndexParams()
-        hnsw = qe.HnswIndexConfig(m=index.m, ef_construct=index.ef_construct, full_scan_threshold=10_000)
+        hnsw = qe.HnswIndexConfig(m=index.m, ef_construct=index.ef_construct, full_scan_threshold=1_000)
         dense = qe.EdgeVectorParams(384, qe.Distance.Cosine)
         self._shard = qe.EdgeShard.create(str(folder), qe.EdgeConfig(vectors={"dense": dense}, hnsw_config=hnsw))
         self._params = qe.SearchParams(hnsw_ef=index.ef)
