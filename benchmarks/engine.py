@@ -121,7 +121,7 @@ def _ours(folder: Path, texts: list[str], vectors: Any) -> dict[str, dict[str, f
     """Our sides, and the engine by itself on our shard, in turns."""
     mine = parse({"metadata.bucket": 3})
     with nearest.open(folder, embedder=Given(texts, vectors), create=False) as kb:
-        raw = _raw(kb.store.inner._shard, texts, vectors)  # type: ignore[attr-defined]
+        raw = _raw(kb.store.inner._shard, texts, vectors)  # type: ignore[attr-defined]  # the very same shard
         _warm(raw)
 
         def given(i: int) -> dict[str, Any]:

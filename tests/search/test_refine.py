@@ -375,7 +375,7 @@ def test_alpha_weighs_vectors_against_words(kb: Collection) -> None:
     assert [hits.explain for hits in kb.search_many([query], alpha=0.2)]
     for bad in (-0.1, 1.1, float("nan"), True, "0.5"):
         with pytest.raises(errors.InvalidQuery, match="alpha must be from 0"):
-            kb.search(query, alpha=bad)  # type: ignore[arg-type]
+            kb.search(query, alpha=bad)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(errors.InvalidQuery, match="mode must be hybrid"):
         kb.search(query, mode="dense", alpha=0.5)
 

@@ -197,7 +197,7 @@ def test_an_index_of_words_that_is_gone_is_made_again(tmp_path: Path) -> None:
 def test_an_index_of_words_follows_what_another_machine_wrote(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    postgres: Postgres,  # noqa: F811
+    postgres: Postgres,  # noqa: F811 -- the fixture
 ) -> None:
     ledger = postgres.url(postgres.database())
     with importlib.import_module("benchmarks.stores.pinecone").serve(tmp_path) as url:

@@ -384,7 +384,7 @@ def test_a_record_over_the_limits_is_refused_before_anything_is_written(file: st
                 store.upsert([plain(0), Record("large", {"dense": vector(1)}, payload)])
             assert store.count() == 0
         layered = Retry(store)
-        layered.capabilities = replace(store.capabilities, max_batch=1)  # type: ignore[misc]
+        layered.capabilities = replace(store.capabilities, max_batch=1)  # type: ignore[misc]  # a ClassVar
         with pytest.raises(InvalidRecord, match="'large'"):
             layered.upsert([plain(0), Record("large", {"dense": vector(1)}, {"a": "x" * 70_000})])
         assert store.count() == 0

@@ -219,8 +219,12 @@ def run(
     tell = progress or (lambda stage: None)
     total = len(dataset.ids)
     started = time.perf_counter()
-    documents = dataset.documents() if index else ()
-    report = kb.add(documents, pool=True, progress=lambda at: tell(Stage("index", at.documents + at.failed, total)))
+    pooled, failed = 0, list(dataset.failed)
+    if index:
+        report = kb.add(
+            dataset.documents(), pool=True, progress=lambda at: tell(Stage("index", at.documents + at.failed, total))
+        )
+        pooled, failed = report.pooled, [*failed, *report.failed]
     seconds = {"index": time.perf_counter() - started}
     modes: dict[str, dict[str, float]] = {}
     intervals: dict[str, dict[str, tuple[float, float]]] = {}
@@ -237,7 +241,6 @@ def run(
         modes[mode] = {name: math.fsum(some) / len(some) for name, some in values.items()}
         intervals[mode] = {name: significance.interval(some) for name, some in values.items()}
     facts = kb.info()
-    failed = [*dataset.failed, *report.failed]
     pairs = (
         [(name, DEFAULT) for name in FUSIONS if name != DEFAULT]
         if fusions
@@ -245,7 +248,7 @@ def run(
     )
     return Evaluation(
         dataset.name, facts["documents"], len(queries), facts["embedder"], facts["chunker"], modes,
-        {name: round(value, 3) for name, value in seconds.items()}, report.pooled, failed, intervals,
+        {name: round(value, 3) for name, value in seconds.items()}, pooled, failed, intervals,
         [compare(a, each[a], b, each[b]) for a, b in pairs], found, each,
     )  # fmt: skip
 

@@ -58,7 +58,6 @@ from nearest.contract import (
     Store,
     StoreURL,
     Text,
-    check_record,
     check_schema,
     fused_search,
 )
@@ -456,12 +455,6 @@ class MilvusStore(Store):
             yield self._open
 
     # --- writing ---
-
-    def upsert(self, records: Iterable[Record]) -> None:
-        # All of the call at once, so that nothing is written when one record is over Milvus' limits.
-        checked = {record.id: record for record in (check_record(self.schema, r) for r in records)}
-        if checked:
-            self._upsert(list(checked.values()))
 
     def _check(self, record: Record) -> None:
         # A small payload is within all limits, however it is written.
