@@ -65,7 +65,7 @@ from nearest.search import (
 )
 
 if TYPE_CHECKING:
-    from nearest.answer import Answer, Answerer, Conversation, Turn
+    from nearest.answer import Answer, Answerer, Conversation
     from nearest.answer.answering import Part
     from nearest.contract import Generator
     from nearest.demo import Demo
@@ -1040,12 +1040,12 @@ class Collection:
         generator: str | Generator | None = None,
         budget: int = 3000,
         max_tokens: int = 800,
-        history: Iterable[Turn] = (),
+        history: Iterable[Sequence[str]] = (),
         tenant: str = "",
     ) -> Conversation:
         """Questions that may refer to those before them; its `ask` and `stream` are as those here.
 
-        history: the turns of an earlier one (its `history`), to go on with.
+        history: the turns of an earlier one (its `history`: question, the same standing alone, answer), to go on with.
         """
         from nearest.answer import Asked, Conversation
 

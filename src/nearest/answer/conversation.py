@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from nearest.answer import prompt
 from nearest.answer.answering import Answerer, Asked, Part, failed, said
 from nearest.answer.parts import Answer, Turn
 from nearest.contract import Spent
-from nearest.errors import InvalidQuery
+from nearest.errors import InvalidInput, InvalidQuery
 
 _LONGEST = 600  # characters of a rewritten question
 _TOKENS = 200
@@ -31,9 +31,9 @@ class Conversation:
     about ...`) is searched for together with the last that did not.
     """
 
-    def __init__(self, answerer: Answerer, asked: Asked, keep: int = 6, history: Iterable[Turn] = ()) -> None:
+    def __init__(self, answerer: Answerer, asked: Asked, keep: int = 6, history: Iterable[Sequence[str]] = ()) -> None:
         self.turns: list[Answer] = []
-        self.history = list(history)
+        self.history = [_turn(told) for told in history]
         self._answerer = answerer
         self._asked = asked
         self._keep = keep
@@ -78,3 +78,9 @@ class Conversation:
         if len(lines) != 1 or len(lines[0]) > _LONGEST:
             return simple, spent, f"{generator.name} gave no question of one line when asked to rewrite this one"
         return lines[0].strip(), spent, None
+
+
+def _turn(told: Sequence[str]) -> Turn:
+    if isinstance(told, str) or len(told) != 3 or not all(isinstance(text, str) for text in told):
+        raise InvalidInput(f"a turn is a question, the same standing alone, and its answer, got {told!r}")
+    return Turn(*told)
