@@ -848,6 +848,8 @@ class Collection:
         """
         if isinstance(queries, str):
             raise InvalidQuery("queries must be a list of strings, got one string; use search")
+        if not isinstance(queries, Iterable):
+            raise InvalidQuery(f"queries must be a list of strings, got {queries!r}")
         if vectors is not None and len(vectors) != len(queries):
             raise InvalidQuery(f"{len(queries)} queries need as many vectors, got {len(vectors)}")
         return self._searching(tenant)(

@@ -329,6 +329,8 @@ def test_what_negates_its_source_is_not_supported_by_it(source: str, claim: str)
             "The drug lowers pressure.",
         ),
         ("Backups are not automatically made at night.", "Backups are made at night."),
+        ("Some were treated, whereas others were never treated.", "Some were treated."),
+        ("No association of weight and age was found.", "Weight is positively associated with strokes."),
         ("O vírus foi isolado em Lisboa.", "O vírus foi isolado no isolado de Lisboa."),  # "no" is "in the" there
     ],
 )

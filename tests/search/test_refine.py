@@ -305,6 +305,10 @@ def test_many_queries_take_examples_and_other_wordings_too(kb: Collection) -> No
     assert set(names(found[0])) != set(names(kb.search("heading 20", k=2, mode="dense")))
     with pytest.raises(errors.InvalidQuery, match="the id of no document"):
         kb.search_many(texts, like="nobody")
+    wrongs: list[Any] = ["heading 20", None, 5]
+    for wrong in wrongs:
+        with pytest.raises(errors.InvalidQuery, match="queries must be a list"):
+            kb.search_many(wrong)
 
 
 # --- facets ----------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ _MARK = re.compile(r"\s*(?:\[|【)(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)(?:\]|†[^】\
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _NAME = re.compile(r"(?<![.!?…\"“]\s)(?<!^)\b[A-Z][^\W\d_]+")
 _LETTER = re.compile(r"\w")
-_ALIKE = 0.5  # the share of a claim's words that a sentence has, for the two to be about the same
+_ALIKE = 0.5  # a sentence with no more than this share of a claim's words is about something else
 _NEGATOR = re.compile(
     r"\b(?:not|never|cannot|neither|nor|nobody|without|no(?! (?:one )?(?:less|fewer|matter)\b))\b|n['’]t\b", re.I
 )
@@ -135,7 +135,7 @@ def contradicts(claim: str, passage: str, terms: Terms) -> bool:
     shares = [len(words & _words(sentence, terms)) / len(words) for sentence in told]
     most = max(shares, default=0.0)
     alike = [sentence for sentence, share in zip(told, shares, strict=True) if share == most]
-    if most < _ALIKE:
+    if most <= _ALIKE:
         return False
     return all(_opposite(claim, sentence, terms) or _other_numbers(claim, sentence, most) for sentence in alike)
 
@@ -151,7 +151,8 @@ def _opposite(claim: str, sentence: str, terms: Terms) -> bool:
     after = plain[negated][found[negated][0].end() :]
     end = _SCOPE_ENDS.search(after)
     scope = terms(after[: end.start()] if end else after)
-    return bool(scope) and scope[0] in set(terms(plain[other]))
+    # What is said with and without the negation, `treated or never treated`, is not opposed.
+    return bool(scope) and scope[0] in terms(plain[other]) and terms(plain[negated]).count(scope[0]) == 1
 
 
 def _other_numbers(claim: str, sentence: str, share: float) -> bool:
