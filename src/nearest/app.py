@@ -465,6 +465,13 @@ class _Settings:
                 raise SchemaMismatch(f"{name} was made with {what} {was}, not {now}; open it without `{what}`")
 
 
+def _ids(option: str, given: Iterable[object]) -> list[str]:
+    ids = list(given) if isinstance(given, Iterable) else [given]
+    if not all(isinstance(each, str) for each in ids):
+        raise InvalidQuery(f"{option} must be the id of a document or a chunk, or a list of ids, got {given!r}")
+    return cast("list[str]", ids)
+
+
 def _check_vectors(vectors: Mapping[str, str], fields: Mapping[str, FieldKind]) -> None:
     for name, path in vectors.items():
         if not re.fullmatch("[a-z][a-z0-9_]{0,31}", name) or name in RESERVED:
@@ -822,6 +829,9 @@ class Collection:
         candidates: int = 100,
         weights: Mapping[str, float] | None = None,
         ef: int | None = None,
+        like: str | Sequence[str] = (),
+        unlike: str | Sequence[str] = (),
+        expand: Expand | None = None,
         rerank: str | Reranker | None = None,
         rerank_candidates: int = 50,
         rerank_seconds: float | None = None,
@@ -833,15 +843,19 @@ class Collection:
     ) -> Sequence[Hits]:
         """`search` for many queries at once: one pass of the model, one round trip to the store.
 
-        rerank_seconds: for each query.
+        like, unlike: move every query. expand: of each query. rerank_seconds: for each query. There are no pages, since
+        a cursor is one query's: use `search` with `after`.
         """
         if isinstance(queries, str):
             raise InvalidQuery("queries must be a list of strings, got one string; use search")
+        if not isinstance(queries, Iterable):
+            raise InvalidQuery(f"queries must be a list of strings, got {queries!r}")
         if vectors is not None and len(vectors) != len(queries):
             raise InvalidQuery(f"{len(queries)} queries need as many vectors, got {len(vectors)}")
         return self._searching(tenant)(
             list(queries), k=k, where=where, mode=mode, fusion=fusion, candidates=candidates, ef=ef, explain=explain,
-            vectors=vectors, weights=weights, alpha=alpha,
+            vectors=vectors, weights=weights, alpha=alpha, expand=expand,
+            examples=self._examples(like, unlike, True) if like or unlike else None,
             refinement=self._refinement(rerank, rerank_candidates, rerank_seconds, min_score, group_by, diversity),
         )  # fmt: skip
 
@@ -870,18 +884,26 @@ class Collection:
         diversity: float,
         after: str | None = None,
     ) -> Refinement:
-        if isinstance(rerank, str):
-            if rerank not in self._rerankers:  # a model is loaded once
-                self._rerankers[rerank] = rerankers.load(rerank)
-            rerank = self._rerankers[rerank]
+        rerank = self._reranker(rerank)
         stored = False
         if isinstance(rerank, LateInteraction):
             stored = rerank.fingerprint == self._settings.get("token_vectors", {}).get("fingerprint")
         return Refinement(rerank, candidates, seconds, min_score, group_by, diversity, after, stored)
 
+    def _reranker(self, asked: str | Reranker | None) -> Reranker | None:
+        if isinstance(asked, str):
+            if asked not in self._rerankers:  # a model is loaded once
+                self._rerankers[asked] = rerankers.load(asked)
+            return self._rerankers[asked]
+        if asked is not None and not isinstance(asked, Reranker):
+            raise InvalidInput(f"rerank must be provider:model, or a Reranker, got {asked!r}")
+        return asked
+
     def _examples(self, like: str | Sequence[str], unlike: str | Sequence[str], queried: bool) -> Examples:
         """The vectors of documents (the mean of their chunks') and chunks, and the records that these are."""
-        sides = [[side] if isinstance(side, str) else list(side) for side in (like, unlike)]
+        sides = [
+            [side] if isinstance(side, str) else _ids(name, side) for name, side in (("like", like), ("unlike", unlike))
+        ]
         if not sides[0] and not queried:
             raise InvalidQuery("unlike needs something to move away from it: a query, a vector or like")
         named = [(name, *name.rpartition("#")[::2]) for side in sides for name in side]
@@ -909,10 +931,11 @@ class Collection:
         """The k most frequent values of a metadata field among the documents that satisfy a condition, with counts.
 
         Exact: each such document is read, its text included. Dots reach into objects; of a list each different
-        element counts once; null, missing values and objects do not count. Ties by value.
+        element counts once; null, missing values and objects do not count. Ties by value. Raises InvalidQuery for a
+        field that no document has, and that was not declared.
         """
-        if not field or not all(field.split(".")):
-            raise InvalidQuery(f"field {field!r} has an empty part")
+        if not isinstance(field, str) or not field or not all(field.split(".")):
+            raise InvalidQuery(f"a field is a name, or names joined by dots, got {field!r}")
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:
             raise InvalidQuery(f"k must be a positive integer, got {k!r}")
         path = tuple(field.split("."))
@@ -923,8 +946,21 @@ class Collection:
                 items = value if isinstance(value, list | tuple) else [value]
                 # True is no 1 here, though it equals it in Python.
                 counts.update({(isinstance(item, bool), item) for item in items if isinstance(item, str | int | float)})
+        if (
+            not counts
+            and field not in self._fields
+            and self.ledger.count()
+            and not self.count({field: {"$exists": True}})
+        ):
+            raise InvalidQuery(f"no document has a metadata field {field!r}{self._similar(field)}")
         ranked = sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0][1]), pair[0][0]))
         return [(value, count) for (_, value), count in ranked[:k]]
+
+    def _similar(self, field: str) -> str:
+        """What a misspelled field may have meant, by those of one document and those declared."""
+        some = next(iter(self.store.scan_all(where=self._first(None))), None)
+        names = sorted({*self._fields, *(some.metadata if some is not None else ())})
+        return f"; there is {', '.join(names[:20])}" if names else ""
 
     def highlight(self, query: str, text: str, *, sentences: int = 2) -> Highlight:
         """Where a text, such as a hit's, speaks of the query: spans of the shared words and of the best sentences.
@@ -933,6 +969,11 @@ class Collection:
         """
         from nearest.answer.sentences import spans
 
+        for name, value in (("query", query), ("text", text)):
+            if not isinstance(value, str):
+                raise InvalidQuery(f"{name} must be a string, got {value!r}")
+        if not isinstance(sentences, int) or isinstance(sentences, bool) or sentences < 0:
+            raise InvalidQuery(f"sentences must be an integer from 0, got {sentences!r}")
         return highlight(query, text, terms=self._analyzer.terms, sentences=spans, best=sentences)
 
     @cached_property
@@ -948,6 +989,8 @@ class Collection:
         k: int = 8,
         where: Mapping[str, Any] | Filter | None = None,
         mode: Mode = "hybrid",
+        rerank: str | Reranker | None = None,
+        rerank_seconds: float | None = None,
         generator: str | Generator | None = None,
         budget: int = 3000,
         max_tokens: int = 800,
@@ -956,13 +999,16 @@ class Collection:
         """An answer from the documents, whose every sentence cites the passage that it is from.
 
         generator: a model, `provider:model`; without one, the sentences that answer best are quoted. budget: tokens of
-        the passages together; max_tokens: of the answer. tenant: on whose behalf the cached search is asked, see
-        `search`; answers are not cached. A provider that fails costs the generated text alone, see `Answer.notice`.
-        Raises InvalidQuery, InvalidFilter, InvalidInput or MissingDependency.
+        the passages together; max_tokens: of the answer. rerank, rerank_seconds, tenant: of the search, see `search`;
+        answers are not cached. A provider that fails costs the generated text alone, see `Answer.notice`. What it all
+        cost is in the answer; what others ask of the same models at the same moments is counted with it.
+        Raises InvalidQuery, also for a budget that no passage fits, InvalidFilter, InvalidInput or MissingDependency.
         """
         from nearest.answer import Asked
 
-        return self._answerer(generator, tenant).answer(question, Asked(k, where, mode, budget, max_tokens))
+        return self._answerer(generator, rerank, rerank_seconds, tenant).answer(
+            question, Asked(k, where, mode, budget, max_tokens)
+        )
 
     def ask_stream(
         self,
@@ -971,6 +1017,8 @@ class Collection:
         k: int = 8,
         where: Mapping[str, Any] | Filter | None = None,
         mode: Mode = "hybrid",
+        rerank: str | Reranker | None = None,
+        rerank_seconds: float | None = None,
         generator: str | Generator | None = None,
         budget: int = 3000,
         max_tokens: int = 800,
@@ -979,7 +1027,9 @@ class Collection:
         """`ask` as it happens: the `Sources`, pieces of text (str), each `Sentence` once checked, the `Answer`."""
         from nearest.answer import Asked
 
-        return self._answerer(generator, tenant).stream(question, Asked(k, where, mode, budget, max_tokens))
+        return self._answerer(generator, rerank, rerank_seconds, tenant).stream(
+            question, Asked(k, where, mode, budget, max_tokens)
+        )
 
     def conversation(
         self,
@@ -987,23 +1037,37 @@ class Collection:
         k: int = 8,
         where: Mapping[str, Any] | Filter | None = None,
         mode: Mode = "hybrid",
+        rerank: str | Reranker | None = None,
+        rerank_seconds: float | None = None,
         generator: str | Generator | None = None,
         budget: int = 3000,
         max_tokens: int = 800,
+        history: Iterable[Sequence[str]] = (),
         tenant: str = "",
     ) -> Conversation:
-        """Questions that may refer to those before them; its `ask` and `stream` are as those here."""
+        """Questions that may refer to those before them; its `ask` and `stream` are as those here.
+
+        history: the turns of an earlier one (its `history`: question, the same standing alone, answer), to go on with.
+        """
         from nearest.answer import Asked, Conversation
 
-        return Conversation(self._answerer(generator, tenant), Asked(k, where, mode, budget, max_tokens))
+        return Conversation(
+            self._answerer(generator, rerank, rerank_seconds, tenant),
+            Asked(k, where, mode, budget, max_tokens),
+            history=history,
+        )
 
-    def _answerer(self, generator: str | Generator | None, tenant: str) -> Answerer:
+    def _answerer(
+        self, generator: str | Generator | None, rerank: str | Reranker | None, seconds: float | None, tenant: str
+    ) -> Answerer:
         from nearest.answer import Answerer
         from nearest.stores._bm25 import Analyzer
 
         model = generators.load(generator) if isinstance(generator, str) else generator
         terms = Analyzer(self.store.schema.language).terms
-        return Answerer(partial(self.search, tenant=tenant), lambda: self.embedder, terms, model)
+        judge = self._reranker(rerank)
+        search = partial(self.search, tenant=tenant, rerank=judge, rerank_seconds=seconds)
+        return Answerer(search, lambda: self.embedder, terms, model, judge)
 
     def get(self, document_id: str) -> Document | None:
         """A document as it was added, put together from its chunks; None if it is not there.

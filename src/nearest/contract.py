@@ -1096,15 +1096,17 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What generating used. requests: repetitions included. tokens: as the provider counted them.
+    """What a model that reads and writes used. requests: repetitions included. tokens: as the provider counted them.
 
-    dollars: by the generator's price; None where that is not known.
+    dollars: by the model's price; None where that is not known. stopped: why a text ended before it was complete,
+    `max_tokens` or the provider's own word; None where it is complete, or nobody says.
     """
 
     requests: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     dollars: float | None = 0.0
+    stopped: str | None = None
 
     def __add__(self, other: Spent) -> Spent:
         unknown = self.dollars is None or other.dollars is None
@@ -1113,6 +1115,7 @@ class Spent:
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
             None if unknown else (self.dollars or 0.0) + (other.dollars or 0.0),
+            other.stopped or self.stopped,
         )
 
 
@@ -1149,11 +1152,13 @@ class Reranker(ABC):
     """How well texts answer a query, by one model that reads both.
 
     name: as a user writes it, `local:cross-encoder/ms-marco-MiniLM-L-6-v2`. batch: texts that one call judges where
-    a time budget is kept, for the time is looked at between calls; None: all.
+    a time budget is kept, for the time is looked at between calls; None: all. spent: what a provider was asked for so
+    far; nothing for a model on this machine.
     """
 
     name: str
     batch: int | None = None
+    spent: Spent = Spent()
 
     @abstractmethod
     def scores(self, query: str, texts: Sequence[str]) -> Float32:

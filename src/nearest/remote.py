@@ -1,10 +1,11 @@
-"""What parts behind an HTTP API share: their client, their key, and what an answer's status means."""
+"""What parts behind an HTTP API share: their client, their key, their price, and what an answer's status means."""
 
 from __future__ import annotations
 
 import contextlib
 import email.utils
 import importlib
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -56,6 +57,23 @@ def check_url(url: str) -> None:
             "base_url holds a user, a password or parameters; put the key in an environment variable and name that: "
             "api_key_env=NAME"
         )
+
+
+def prices(input_price: float | None, output_price: float | None) -> tuple[float, float] | None:
+    """Dollars a million tokens, read and written; None where they are not given. Raises InvalidInput."""
+    if input_price is None and output_price is None:
+        return None
+    if input_price is None or output_price is None:
+        raise InvalidInput("give input_price and output_price together (dollars a million tokens)")
+    for price in (input_price, output_price):
+        if not isinstance(price, int | float) or isinstance(price, bool) or not 0 <= price < math.inf:
+            raise InvalidInput(f"a price is in dollars a million tokens, from 0, got {price!r}")
+    return input_price, output_price
+
+
+def cost(tokens: tuple[int, int], price: tuple[float, float] | None) -> float | None:
+    """Dollars for tokens read and written; None where the price is not known."""
+    return None if price is None else (tokens[0] * price[0] + tokens[1] * price[1]) / 1e6
 
 
 def status(name: str, code: int, message: str, headers: Mapping[str, str], variable: str = "") -> NearestError:

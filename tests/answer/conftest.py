@@ -11,7 +11,6 @@ import pytest
 
 from nearest.answer import Answerer
 from nearest.contract import Float32, Generator, Hit, Message, Spent
-from nearest.errors import NearestError
 from tests.fakes import HashEmbedder
 
 
@@ -40,8 +39,9 @@ class Scripted(Generator):
     """Says what it was told to, a reply a request, four characters a piece; an error is raised. Keeps prompts."""
 
     name = "test:scripted"
+    stopped: str | None = None
 
-    def __init__(self, *replies: str | NearestError | tuple[str, NearestError]) -> None:
+    def __init__(self, *replies: str | Exception | tuple[str, Exception]) -> None:
         self.replies = list(replies)
         self.prompts: list[list[Message]] = []
 
@@ -49,13 +49,13 @@ class Scripted(Generator):
         self.prompts.append(list(messages))
         reply = self.replies.pop(0)
         text, error = reply if isinstance(reply, tuple) else (reply, None)
-        if isinstance(text, NearestError):
+        if isinstance(text, Exception):
             raise text
         for at in range(0, len(text), 4):
             yield text[at : at + 4]
         if error is not None:
             raise error
-        yield Spent(1, 100, 20, 0.001)
+        yield Spent(1, 100, 20, 0.001, self.stopped)
 
 
 def hit(document: str, text: str, *, chunk: int = 0, start: int = 0, score: float = 1.0, **metadata: object) -> Hit:
@@ -70,7 +70,7 @@ Answering = Callable[..., Answerer]
 def answering() -> Answering:
     """An answerer over given hits."""
 
-    def make(hits: Sequence[Hit], *replies: str | NearestError | tuple[str, NearestError]) -> Answerer:
+    def make(hits: Sequence[Hit], *replies: str | Exception | tuple[str, Exception]) -> Answerer:
         model = WordsEmbedder()
         return Answerer(
             lambda query, *, k, where, mode, explain: list(hits)[:k], lambda: model, terms,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
-from nearest.answer import NOT_FOUND, Answer, Asked, Sentence, Sources, confidence, support
+from nearest.answer import NOT_FOUND, Answer, Answerer, Asked, Sentence, Sources, confidence, support
 from nearest.answer.confidence import Logistic
+from nearest.contract import Reranker, Spent, Usage
 from nearest.errors import AccessDenied, ConnectionFailed, InvalidQuery
+from nearest.search import Hits
+from nearest.stores._bm25 import Analyzer
 from tests.answer.conftest import Answering, Scripted, WordsEmbedder, hit, terms
 
 KEYS = "The signing keys rotate every 30 days. Old keys stay valid for 7 days."
@@ -67,9 +71,16 @@ def test_nothing_found_asks_no_model(answering: Answering) -> None:
 
 
 def test_a_passage_over_the_budget_is_not_cut(answering: Answering) -> None:
-    answer = answering(HITS).answer(QUESTION, Asked(budget=3))
-    assert answer.notice == "no passage fits the budget of 3 tokens"
-    assert answer.omitted == 2
+    answer = answering([*HITS, hit("c", "Keys rotate.")]).answer(QUESTION, Asked(budget=4))
+    assert (answer.omitted, [source.text for source in answer.sources]) == (2, ["Keys rotate."])
+
+
+def test_a_budget_that_no_passage_fits_is_no_evidence_of_absence(answering: Answering) -> None:
+    answerer = answering(HITS, "never")
+    with pytest.raises(InvalidQuery, match="budget of 3 tokens"):
+        answerer.answer(QUESTION, Asked(budget=3))
+    assert isinstance(answerer.generator, Scripted)
+    assert answerer.generator.prompts == []
 
 
 def test_each_sentence_of_a_model_is_checked_and_what_is_unsupported_is_marked(answering: Answering) -> None:
@@ -159,6 +170,74 @@ def test_a_provider_that_fails_costs_the_generated_text_alone(answering: Answeri
     assert answer.spent.dollars is None
 
 
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyError("x"), ConnectionFailed("gone")])
+def test_a_generator_of_ones_own_that_fails_costs_no_more(answering: Answering, error: Exception) -> None:
+    answer = answering(HITS, error).answer(QUESTION, Asked())
+    assert answer.notice is not None
+    assert answer.notice.startswith(f"test:scripted failed ({type(error).__name__}: ")
+    assert (answer.found, answer.generator, answer.spent.dollars) == (True, "extractive", None)
+    answer = answering(HITS, ("The signing keys rotate every 30 days. [1] Ba", error)).answer(QUESTION, Asked())
+    assert answer.notice is not None
+    assert answer.notice.startswith("the answer is cut off: test:scripted failed")
+
+
+def test_a_generator_that_gives_no_text_but_something_else(answering: Answering) -> None:
+    class Odd(Scripted):
+        def stream(self, messages: Any, *, max_tokens: int) -> Any:
+            yield None
+
+    answerer = answering(HITS)
+    answerer.generator = Odd()
+    answer = answerer.answer(QUESTION, Asked())
+    assert answer.notice is not None
+    assert "a piece of text must be a str, got None" in answer.notice
+
+
+def test_an_answer_tells_what_all_its_models_cost(answering: Answering) -> None:
+    class Paid(WordsEmbedder):
+        price: float | None = 2.0
+
+        def embed_documents(self, texts: Any, *, truncate: bool = False) -> Any:
+            tokens = sum(len(text.split()) for text in texts)
+            self.usage += Usage(len(texts), 0, 0, 1, tokens, tokens * (self.price or 0.0) / 1e6)
+            return super().embed_documents(texts, truncate=truncate)
+
+    class Judge(Reranker):
+        name = "test:judge"
+
+        def scores(self, query: str, texts: Any) -> Any:
+            self.spent += Spent(1, 50, 5, 0.25)
+
+    embedder, judge = Paid(), Judge()
+    embedder.usage = Usage(1, 0, 0, 7, 1000, 10.0)  # of earlier questions, which are not this one's
+    judge.spent = Spent(9, 900, 90, 9.0)
+
+    def search(query: str, **_: Any) -> Hits:
+        embedder.embed_query(query)
+        judge.scores(query, [])
+        return Hits(HITS)
+
+    def make(generator: Scripted | None = None) -> Answerer:
+        return Answerer(search, lambda: embedder, terms, generator, judge)
+
+    quoted = make().answer(QUESTION, Asked())
+    # The query twice, to search and to weigh the sentences, and those.
+    words = 2 * len(QUESTION.split()) + len(KEYS.split()) + len(BACKUPS.split())
+    assert (quoted.embedding.requests, quoted.embedding.input_tokens) == (3, words)
+    assert quoted.embedding.dollars == pytest.approx(words * 2 / 1e6)
+    assert quoted.reranking == Spent(1, 50, 5, 0.25)
+    assert quoted.dollars == pytest.approx(words * 2 / 1e6 + 0.25)
+    told = quoted.to_json()["usage"]
+    assert told["embedder"]["input_tokens"] == words
+    assert told["reranker"] == {"requests": 1, "input_tokens": 50, "output_tokens": 5, "dollars": 0.25}
+    written = make(Scripted("The signing keys rotate every month. [1]")).answer(QUESTION, Asked())
+    assert written.embedding.input_tokens > words  # what was written is checked as well
+    assert written.dollars == pytest.approx(0.001 + 0.25 + written.embedding.input_tokens * 2 / 1e6)
+    embedder.price = None
+    unpriced = make().answer(QUESTION, Asked())
+    assert (unpriced.embedding.dollars, unpriced.dollars) == (None, None)
+
+
 def test_what_was_written_before_a_failure_is_kept_and_checked(answering: Answering) -> None:
     reply = ("The signing keys rotate every 30 days. [1] Ba", ConnectionFailed("gone"))
     answer = answering(HITS, reply).answer(QUESTION, Asked())
@@ -167,8 +246,19 @@ def test_what_was_written_before_a_failure_is_kept_and_checked(answering: Answer
 
 
 def test_an_answer_that_reached_its_limit_is_told(answering: Answering) -> None:
-    answer = answering(HITS, "The signing keys rotate [1]").answer(QUESTION, Asked(max_tokens=20))
-    assert answer.notice == "the answer is cut off at max_tokens=20"
+    answerer = answering(HITS, *["The signing keys rotate [1]"] * 3, "")
+    assert isinstance(answerer.generator, Scripted)
+    # As many tokens as were allowed are no sign: the provider says it.
+    assert answerer.answer(QUESTION, Asked(max_tokens=20)).notice is None
+    answerer.generator.stopped = "max_tokens"
+    answer = answerer.answer(QUESTION, Asked(max_tokens=500))
+    assert answer.notice == "the answer is cut off: test:scripted stopped at max_tokens=500"
+    answerer.generator.stopped = "content_filter"
+    assert answerer.answer(QUESTION, Asked()).notice == ("the answer is cut off: test:scripted stopped: content_filter")
+    answerer.generator.stopped = "max_tokens"  # all of them for thoughts
+    assert answerer.answer(QUESTION, Asked()).notice == (
+        "test:scripted stopped at max_tokens=800; sentences of the sources are quoted instead"
+    )
 
 
 def test_what_is_wrong_in_the_question_is_raised(answering: Answering) -> None:
@@ -181,7 +271,8 @@ def test_what_is_wrong_in_the_question_is_raised(answering: Answering) -> None:
 def test_an_answer_is_json(answering: Answering) -> None:
     told = json.loads(json.dumps(answering(HITS, "Signing keys rotate. [1]").answer(QUESTION, Asked()).to_json()))
     assert told["answer"].startswith("Signing keys rotate. [1]")
-    assert told["usage"] == {"requests": 1, "input_tokens": 100, "output_tokens": 20, "dollars": 0.001}
+    assert told["usage"]["generator"] == {"requests": 1, "input_tokens": 100, "output_tokens": 20, "dollars": 0.001}
+    assert told["usage"]["dollars"] == 0.001
     assert [s["number"] for s in told["sources"]] == [1, 2]
 
 
@@ -192,12 +283,73 @@ def test_an_answer_is_json(answering: Answering) -> None:
         ("A b [1]. C d [1][2].", [("A b.", [1]), ("C d.", [1, 2])]),
         ("A b.[1]\n\n- C d; [2, 3]", [("A b.", [1]), ("- C d;", [2, 3])]),
         ("A b.\n[1]", [("A b.", [1])]),
+        ("A b.【1】 C d【1】【2】. E f. 【3†notes.md】", [("A b.", [1]), ("C d.", [1, 2]), ("E f.", [3])]),
+        ("甲は乙。【1】丙は丁。【2】", [("甲は乙。", [1]), ("丙は丁。", [2])]),
+        ("A b (1). C d.", [("A b (1).", []), ("C d.", [])]),  # it may be anything
         ("---\n\nA b.", [("A b.", [])]),
         ("", []),
     ],
 )
 def test_citations_are_read(raw: str, sentences: list[tuple[str, list[int]]]) -> None:
     assert [(s.text, [c.source for c in s.citations]) for s in support.cited(raw)] == sentences
+
+
+@pytest.mark.parametrize(
+    ("source", "claim"),
+    [
+        ("The drug lowers blood pressure.", "The drug does not lower blood pressure."),
+        ("The cache is shared between tenants.", "The cache isn't shared between tenants."),
+        ("Smoking has an effect on the heart.", "Smoking has no effect on the heart."),
+        ("Old keys expire after a week.", "Old keys never expire after a week."),
+        ("Users can change the limit.", "Users cannot change the limit."),
+        ("Backups are made at night. The keys are kept in the vault.", "The keys are not kept in the vault."),
+    ],
+)
+def test_what_negates_its_source_is_not_supported_by_it(source: str, claim: str) -> None:
+    analyzed = Analyzer("english").terms
+    assert support.contradicts(claim, source, analyzed)
+    assert support.contradicts(source, claim, analyzed) or source.startswith("Backups")  # the other way round
+    assert not support.contradicts(source, source, analyzed)
+    assert not support.contradicts(claim, claim, analyzed)
+
+
+@pytest.mark.parametrize(
+    ("source", "claim"),
+    [
+        ("Keys are rotated every month.", "Keys are rotated every month, not every week."),  # adds a contrast
+        ("The server need not be restarted.", "Restarting the server is unnecessary."),
+        ("Do not share the keys.", "The keys must be kept private."),
+        ("The drug lowers blood pressure without side effects.", "The drug has no side effects."),
+        ("The drug lowers blood pressure.", "The drug not only lowers blood pressure."),
+        ("The drug failed to lower blood pressure.", "The drug does not lower blood pressure."),
+        ("It is not true in mice. In humans the drug lowers blood pressure.", "The drug lowers blood pressure."),
+        # Two sentences are as much like it: one of them agrees.
+        (
+            "The drug does not lower pressure in mice. It is known that the drug lowers pressure.",
+            "The drug lowers pressure.",
+        ),
+        ("Backups are not automatically made at night.", "Backups are made at night."),
+        ("Some were treated, whereas others were never treated.", "Some were treated."),
+        ("No association of weight and age was found.", "Weight is positively associated with strokes."),
+        ("O vírus foi isolado em Lisboa.", "O vírus foi isolado no isolado de Lisboa."),  # "no" is "in the" there
+    ],
+)
+def test_what_may_agree_is_not_held_to_contradict(source: str, claim: str) -> None:
+    assert not support.contradicts(claim, source, Analyzer("english").terms)
+
+
+def test_a_number_of_another_sentence_supports_nothing() -> None:
+    analyzed = Analyzer("english").terms
+    assert support.contradicts("The signing keys rotate every 7 days.", KEYS, analyzed)
+    assert not support.contradicts("The signing keys rotate every 30 days.", KEYS, analyzed)
+    assert not support.contradicts("Old keys stay valid for 7 days after 30 days.", KEYS, analyzed)
+
+
+def test_a_sentence_that_says_the_opposite_is_marked(answering: Answering) -> None:
+    reply = "The signing keys do not rotate every 30 days. [1] Backups are made at night. [2]"
+    answer = answering(HITS, reply).answer(QUESTION, Asked())
+    assert [sentence.supported for sentence in answer.sentences] == [False, True]
+    assert answer.sentences[0].support == 0.0
 
 
 def test_features_of_support_by_hand() -> None:

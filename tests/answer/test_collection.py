@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,10 @@ import nearest
 from benchmarks.answers import xquad
 from nearest.answer import Answer, Sources, confidence
 from nearest.app import Collection
-from nearest.errors import InvalidFilter, InvalidInput, InvalidQuery, ModelError
+from nearest.contract import Float32, Spent
+from nearest.errors import ConnectionFailed, InvalidFilter, InvalidInput, InvalidQuery, ModelError
 from tests.answer.conftest import Scripted, WordsEmbedder
+from tests.search.fakes import Judge
 
 TEXTS = {
     "keys": ("The signing keys rotate every 30 days.", 2024),
@@ -102,3 +105,52 @@ def test_development_questions_of_xquad(tmp_path: Path) -> None:
         quoted = [" ".join(sentence.text for sentence in kb.ask(question.text).sentences) for question in questions]
     inside = [any(answer in text for answer in q.answers) for q, text in zip(questions, quoted, strict=True)]
     assert sum(inside) >= 0.75 * len(questions)
+
+
+@pytest.mark.parametrize("wrong", [{"rerank": object()}, {"rerank": 3}, {"generator": 3}, {"generator": object()}])
+def test_models_are_named_or_are_models(kb: Collection, wrong: dict[str, Any]) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: kb.ask("backups?", **wrong),
+        lambda: list(kb.ask_stream("backups?", **wrong)),
+        lambda: kb.conversation(**wrong),
+    ]
+    if "rerank" in wrong:
+        calls += [lambda: kb.search("backups", **wrong), lambda: kb.search_many(["backups"], **wrong)]
+    for call in calls:
+        with pytest.raises(InvalidInput, match="must be provider:model"):
+            call()
+
+
+def test_passages_are_reranked_and_what_that_cost_is_told(kb: Collection) -> None:
+    class Counting(Judge):
+        def scores(self, query: str, texts: Sequence[str]) -> Float32:
+            self.spent += Spent(1, 70, 7, 0.5)
+            return super().scores(query, texts)
+
+    judge = Counting(lambda text: 1.0 if "Backups" in text else 0.0)
+    question = "How often do signing keys rotate?"
+    answer = kb.ask(question, rerank=judge, k=2)
+    assert answer.sources[0].document_id == "backups"
+    assert answer.reranking == Spent(1, 70, 7, 0.5)
+    assert answer.dollars == 0.5
+    assert kb.ask(question, k=2).reranking == Spent()
+    silent = Judge(lambda text: 1.0)
+    silent.error = ConnectionFailed("gone")
+    late = kb.ask(question, rerank=silent, rerank_seconds=5.0, k=2)
+    assert late.sources[0].document_id != "backups"
+    assert late.dollars is None  # what it did before that, nobody told
+
+
+def test_a_conversation_goes_on_from_what_was_kept(kb: Collection) -> None:
+    first = kb.conversation()
+    first.ask("How often do signing keys rotate?")
+    (turn,) = first.history
+    again = kb.conversation(history=[list(turn)])
+    answer = again.ask("And when do they expire?")
+    assert answer.standalone == "How often do signing keys rotate? And when do they expire?"
+    assert [kept.question for kept in again.history] == [turn.question, answer.question]
+    assert again.turns == [answer]
+    wrongs: list[Any] = [["one", "two"], "abc", [1, 2, 3]]
+    for wrong in wrongs:
+        with pytest.raises(InvalidInput, match="a turn is"):
+            kb.conversation(history=[wrong])

@@ -66,8 +66,8 @@ def test_the_requests_of_a_rewrite_that_fails_are_counted(answering: Answering) 
     assert conversation.ask("What did she write about?").spent.requests == 4
 
 
-@pytest.mark.parametrize("reply", [ConnectionFailed("gone"), "Two\nlines.", "", "x" * 1000])
-def test_a_rewrite_that_fails_is_told_and_the_answer_comes(answering: Answering, reply: str | ConnectionFailed) -> None:
+@pytest.mark.parametrize("reply", [ConnectionFailed("gone"), RuntimeError("boom"), "Two\nlines.", "", "x" * 1000])
+def test_a_rewrite_that_fails_is_told_and_the_answer_comes(answering: Answering, reply: str | Exception) -> None:
     conversation = Conversation(answering(HITS, "London. [1]", reply, "The Analytical Engine. [1]"), Asked())
     conversation.ask("Where was Ada Lovelace born?")
     answer = conversation.ask("What did she write about?")
@@ -81,3 +81,15 @@ def test_an_empty_question_is_no_turn(answering: Answering) -> None:
     with pytest.raises(InvalidQuery):
         conversation.ask(" ")
     assert conversation.turns == []
+
+
+def test_a_rewrite_that_is_cut_off_is_not_searched_for(answering: Answering) -> None:
+    answerer = answering(HITS, "London. [1]", "What did Ada Love", "The Analytical Engine. [1]")
+    conversation = Conversation(answerer, Asked())
+    conversation.ask("Where was Ada Lovelace born?")
+    assert isinstance(answerer.generator, Scripted)
+    answerer.generator.stopped = "max_tokens"
+    answer = conversation.ask("What did she write about?")
+    assert answer.standalone == "Where was Ada Lovelace born? What did she write about?"
+    assert answer.notice is not None
+    assert answer.notice.startswith("the question could not be rewritten (test:scripted stopped: max_tokens)")

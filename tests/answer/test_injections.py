@@ -9,7 +9,7 @@ import pytest
 
 from nearest import generators
 from nearest.answer import Asked, Conversation, Source, prompt
-from nearest.answer.prompt import harmless
+from nearest.untrusted import harmless
 from tests.answer.conftest import Answering, Scripted, hit
 from tests.answer.injections import INJECTIONS
 from tests.generators.servers import serving, text_of

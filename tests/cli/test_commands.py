@@ -417,6 +417,11 @@ def test_search_keeps_answers_in_a_cache(run: Run, tmp_path: Path) -> None:
         assert again["hits"] == first["hits"]
         assert "cached" not in first["explain"]
         assert again["explain"]["cached"] == 1.0
+        assert (first["cache"]["hit_rate"], again["cache"]["hit_rate"]) == (0, 1)
+        assert again["cache"]["exact"] == 1
+        assert run("search", "red", "--cache", f"unix://{server.socket_file}").out.splitlines()[-1] == (
+            "cache: miss, hit rate 0.00"  # as explain was not asked for
+        )
         question = ("ask", "red?", "--cache", f"unix://{server.socket_file}", "--json")
         keys = server.dbsize()
         answer = run(*question).data
@@ -430,6 +435,45 @@ def test_search_keeps_answers_in_a_cache(run: Run, tmp_path: Path) -> None:
         refused = run(command, "red", "--cache", "disk")
         assert (refused.code, refused.out) == (2, "")
         assert "memory or redis" in refused.err
+
+
+@pytest.mark.usefixtures("filled")
+def test_search_gives_pages(run: Run) -> None:
+    whole = [hit["id"] for hit in run("search", "red", "--json").data["hits"]]
+    assert "after" not in run("search", "red", "--json").data
+    seen: list[str] = []
+    after: Any = ""
+    while after is not None:
+        page = run("search", "red", "-k", "1", "--after", after, "--json").data
+        seen += [hit["id"] for hit in page["hits"]]
+        after = page["after"]
+    assert seen == whole
+    assert len(seen) > 1
+    out = run("search", "red", "-k", "1", "--after", "").out
+    cursor = out.split("next page: --after ")[1].strip()
+    assert run("search", "red", "-k", "1", "--after", cursor, "--json").data["hits"][0]["id"] == whole[1]
+    assert run("search", "green", "-k", "1", "--after", cursor).code == 2
+
+
+def test_search_shows_the_sentences_that_speak_of_the_query(run: Run, tmp_path: Path) -> None:
+    text = "Walls are old. Nothing here.\nRotate the \x1b[31m keys   monthly. That is all."
+    put(tmp_path / "kb", nearest.Document("a", text), nearest.Document("b", "Something else."))
+    out = run("search", "rotating keys", "-c", "kb", "--mode", "lexical", "--highlight").out
+    assert "    Rotate the  [31m keys   monthly.\n" in out
+    assert "Walls" not in out
+    hits = run("search", "rotating keys", "-c", "kb", "--highlight", "--json").data["hits"]
+    (first,) = [hit for hit in hits if hit["document_id"] == "a"]
+    assert [text[a:b] for a, b in first["highlight"]["terms"]] == ["Rotate", "keys"]
+    (other,) = [hit for hit in hits if hit["document_id"] == "b"]
+    assert other["highlight"] == {"terms": [], "sentences": []}
+    assert "highlight" not in run("search", "keys", "-c", "kb", "--json").data["hits"][0]
+
+
+@pytest.mark.usefixtures("filled")
+def test_search_refuses_a_facet_that_nothing_has(run: Run) -> None:
+    ran = run("search", "red", "--facet", "yaer", "--json")
+    assert ran.code == 2
+    assert "no document has a metadata field 'yaer'" in ran.data["error"]["message"]
 
 
 @pytest.mark.usefixtures("filled")
@@ -475,8 +519,8 @@ def test_search_more_like_a_document(run: Run) -> None:
 
 @pytest.mark.usefixtures("filled")
 def test_search_counts_facets(run: Run) -> None:
-    data = run("search", "red", "--facet", "year", "--facet", "none", "--json").data
-    assert data["facets"] == {"year": [{"value": 2020, "count": 1}, {"value": 2024, "count": 1}], "none": []}
+    data = run("search", "red", "--facet", "year", "--json").data
+    assert data["facets"] == {"year": [{"value": 2020, "count": 1}, {"value": 2024, "count": 1}]}
     lines = run("search", "red", "--facet", "year", "--where", '{"year": 2024}').out.splitlines()
     assert lines[-1] == "year: 2024 (1)"
 
@@ -730,6 +774,51 @@ def test_ask_with_a_provider_that_cannot_be_reached(run: Run, tmp_path: Path, mo
     unknown = run("ask", "How?", "-c", "kb", "-g", "nobody:model")
     assert (unknown.code, unknown.out) == (2, "")
     assert "no generator named 'nobody'" in unknown.err
+
+
+def test_ask_refuses_a_budget_that_no_passage_fits(run: Run, tmp_path: Path) -> None:
+    put(tmp_path / "kb", nearest.Document("keys", "Keys rotate once a month."))
+    ran = run("ask", "How often do keys rotate?", "-c", "kb", "--budget", "1", "--json")
+    assert ran.code == 2
+    assert "budget of 1 tokens" in ran.data["error"]["message"]
+
+
+def test_ask_takes_the_settings_of_its_search(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confidence, "ENOUGH", 0.0)
+    real = rerankers.load
+    judge = Judge(lambda text: 1.0 if "night" in text else 0.0)
+    monkeypatch.setattr(rerankers, "load", lambda spec, **o: judge if spec == "test:judge" else real(spec, **o))
+    put(
+        tmp_path / "kb",
+        nearest.Document("keys", "Keys rotate once a month."),
+        nearest.Document("backups", "Backups are made at night."),
+    )
+    question = ("ask", "How often do keys rotate?", "-c", "kb", "--json")
+    assert [s["document_id"] for s in run(*question, "--mode", "lexical").data["sources"]] == ["keys"]
+    assert run(*question, "--rerank", "test:judge").data["sources"][0]["document_id"] == "backups"
+    assert run(*question, "--mode", "by heart").code == 2
+    refused = run(*question, "--max-tokens", "0")
+    assert (refused.code, "max_tokens" in refused.data["error"]["message"]) == (2, True)
+
+
+def test_ask_goes_on_with_a_conversation(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confidence, "ENOUGH", 0.0)
+    put(tmp_path / "kb", nearest.Document("keys", "Keys rotate once a month. They expire after a year."))
+    talk = ("-c", "kb", "--conversation", "talk.json")
+    assert run("ask", "How often do keys rotate?", *talk, "--json").data["found"]
+    ran = run("ask", "When do they expire?", *talk)
+    assert (ran.code, ran.err) == (0, "")
+    assert "understood as: How often do keys rotate? When do they expire?\n" in ran.out
+    kept = json.loads((tmp_path / "talk.json").read_text())["turns"]
+    assert [turn["question"] for turn in kept] == ["How often do keys rotate?", "When do they expire?"]
+    assert kept[1]["standalone"] == "How often do keys rotate? When do they expire?"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kb", "talk.json"]
+    (tmp_path / "talk.json").write_text('{"turns": [5]}')
+    refused = run("ask", "Why?", *talk)
+    assert (refused.code, refused.out) == (2, "")
+    assert "holds no conversation" in refused.err
+    assert (tmp_path / "talk.json").read_text() == '{"turns": [5]}'
+    assert "no folder" in run("ask", "Why?", "-c", "kb", "--conversation", "nowhere/talk.json").err
 
 
 def test_eval_keeps_its_index_where_it_is_told_to(run: Run, judged: Path, tmp_path: Path) -> None:

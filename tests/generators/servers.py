@@ -30,10 +30,12 @@ class Fault:
 
 @dataclass(slots=True)
 class Server:
-    """pieces: what it answers. requests: path, headers and body of each. ended: let hanging requests go."""
+    """pieces: what it answers. why: the answer ended, in the API's own word; None if it is complete. requests: path,
+    headers and body of each. ended: let hanging requests go."""
 
     url: str = ""
     pieces: list[str] = field(default_factory=lambda: ["Keys are ", "rotated monthly. [1]"])
+    why: str | None = None
     faults: list[Fault] = field(default_factory=list)
     requests: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
@@ -93,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for number, event in enumerate(_events(path, self.told.pieces, body)):
+        for number, event in enumerate(_events(path, self.told.pieces, body, self.told.why)):
             if fault.after is not None and number >= fault.after:
                 if fault.hang:
                     self.told.ended.wait()
@@ -110,12 +112,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
 
-def _events(path: str, pieces: list[str], body: dict[str, Any]) -> Iterator[str]:
+def _events(path: str, pieces: list[str], body: dict[str, Any], why: str | None) -> Iterator[str]:
     if path.endswith("/chat/completions"):
         base = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
         for piece in pieces:
             yield _sse({**base, "choices": [{"index": 0, "delta": {"role": "assistant", "content": piece}}]})
-        yield _sse({**base, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        yield _sse({**base, "choices": [{"index": 0, "delta": {}, "finish_reason": why or "stop"}]})
         usage = {"prompt_tokens": INPUT, "completion_tokens": OUTPUT, "total_tokens": INPUT + OUTPUT}
         yield _sse({**base, "choices": [], "usage": usage})
         yield "data: [DONE]\n\n"
@@ -132,7 +134,7 @@ def _events(path: str, pieces: list[str], body: dict[str, Any]) -> Iterator[str]
             {"type": "content_block_stop", "index": 0},
             {
                 "type": "message_delta",
-                "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+                "delta": {"stop_reason": why or "end_turn", "stop_sequence": None},
                 "usage": {"output_tokens": OUTPUT},
             },
             {"type": "message_stop"},
@@ -143,7 +145,7 @@ def _events(path: str, pieces: list[str], body: dict[str, Any]) -> Iterator[str]
         for number, piece in enumerate(pieces, 1):
             candidate: dict[str, Any] = {"content": {"role": "model", "parts": [{"text": piece}]}, "index": 0}
             if number == len(pieces):
-                candidate["finishReason"] = "STOP"
+                candidate["finishReason"] = why or "STOP"
             usage = {"promptTokenCount": INPUT, "candidatesTokenCount": OUTPUT - 10, "thoughtsTokenCount": 10}
             yield _sse({"candidates": [candidate], "usageMetadata": usage})
     elif path.endswith("/v2/chat"):
@@ -154,11 +156,11 @@ def _events(path: str, pieces: list[str], body: dict[str, Any]) -> Iterator[str]
             yield _sse({"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": piece}}}})
         yield _sse({"type": "content-end", "index": 0})
         units = {"billed_units": {"input_tokens": INPUT, "output_tokens": OUTPUT}}
-        yield _sse({"type": "message-end", "delta": {"finish_reason": "COMPLETE", "usage": units}})
+        yield _sse({"type": "message-end", "delta": {"finish_reason": why or "COMPLETE", "usage": units}})
     elif path == "/api/chat":
         for piece in pieces:
             yield json.dumps({"message": {"role": "assistant", "content": piece}, "done": False}) + "\n"
-        last = {"message": {"role": "assistant", "content": ""}, "done": True}
+        last = {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": why or "stop"}
         yield json.dumps({**last, "prompt_eval_count": INPUT, "eval_count": OUTPUT}) + "\n"
     else:
         raise AssertionError(path)

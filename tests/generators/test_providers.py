@@ -21,6 +21,7 @@ from nearest.errors import (
     TimedOut,
     UnsupportedError,
 )
+from nearest.generators._prices import PRICES
 from nearest.generators._remote import RemoteGenerator
 from tests.generators.servers import INPUT, OUTPUT, Fault, Server, serving, text_of
 
@@ -66,6 +67,33 @@ def test_text_comes_in_pieces_and_tokens_last(provider: str, server: Server) -> 
     assert isinstance(spent, Spent)
     assert (spent.requests, spent.input_tokens, spent.output_tokens) == (1, INPUT, OUTPUT)
     assert spent.dollars == (0.0 if provider == "ollama" else pytest.approx((INPUT + 10 * OUTPUT) / 1e6))
+
+
+# Their words for an end at the limit, and for another one.
+ENDS = {
+    "openai": ("length", "content_filter"),
+    "anthropic": ("max_tokens", "refusal"),
+    "gemini": ("MAX_TOKENS", "SAFETY"),
+    "cohere": ("MAX_TOKENS", "TIMEOUT"),
+    "ollama": ("length", "unload"),
+}
+
+
+def test_the_provider_says_why_its_text_ended(provider: str, server: Server) -> None:
+    # As many tokens as were allowed, and complete all the same.
+    assert make(provider, server).complete(ASKED, max_tokens=OUTPUT)[1].stopped is None
+    limit, other = ENDS[provider]
+    server.why = limit
+    assert make(provider, server).complete(ASKED, max_tokens=500)[1].stopped == "max_tokens"
+    server.why = other
+    assert make(provider, server).complete(ASKED, max_tokens=500)[1].stopped == other.lower()
+
+
+def test_a_limit_that_thoughts_used_up(server: Server) -> None:
+    pytest.importorskip("google.genai", reason="the client of gemini is not installed")
+    server.pieces, server.why = [""], "MAX_TOKENS"
+    text, spent = make("gemini", server).complete(ASKED, max_tokens=OUTPUT)
+    assert (text, spent.stopped, spent.output_tokens) == ("", "max_tokens", OUTPUT)
 
 
 def test_what_is_sent(provider: str, server: Server) -> None:
@@ -188,7 +216,10 @@ def test_ollama_refuses_what_it_would_cut(server: Server) -> None:
 
 def test_money_is_counted_where_prices_are_given() -> None:
     pytest.importorskip("openai", reason="the client of openai is not installed")
-    assert generators.load("openai:gpt-4.1-mini").price is None
+    assert generators.load("openai:a-model-of-tomorrow").price is None
+    assert generators.load("openai:gpt-4.1-mini").price == PRICES["openai:gpt-4.1-mini"][:2]
+    assert generators.load("openai:gpt-4.1-mini?input_price=2&output_price=4.5").price == (2.0, 4.5)
+    assert generators.load("openai:gpt-4.1-mini?base_url=http://localhost:8000/v1").price is None
     assert generators.load("openai:x?input_price=2&output_price=4.5").price == (2.0, 4.5)
 
 
@@ -200,6 +231,7 @@ def test_money_is_counted_where_prices_are_given() -> None:
         ("openai:m?timeout=0", "timeout must be above 0"),
         ("openai:m?patience=long", "must be a number"),
         ("openai:m?input_price=2", "together"),
+        ("openai:m?input_price=2&output_price=-1", "from 0"),
         ("openai:m?base_url=ftp://x", "address of a server"),
         ("openai:m?base_url=http://me:secret@x/v1", "api_key_env"),
         ("openai:m?tools=all", "tools"),

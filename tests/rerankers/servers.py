@@ -101,6 +101,7 @@ def _answer(path: str, asked: dict[str, Any]) -> Any:
         return {
             "id": "1", "object": "chat.completion", "created": 1, "model": asked["model"],
             "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+            "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
         }  # fmt: skip
     tei = "texts" in asked
     texts = asked["texts"] if tei else asked["documents"]

@@ -13,7 +13,7 @@ import pytest
 
 import nearest
 from nearest import rerankers
-from nearest.contract import Document, Reranker
+from nearest.contract import Document, Reranker, Spent
 from nearest.errors import (
     AccessDenied,
     ConnectionFailed,
@@ -25,6 +25,9 @@ from nearest.errors import (
     TimedOut,
     UnsupportedError,
 )
+from nearest.rerankers.llm import _INSTRUCTIONS
+from nearest.untrusted import harmless
+from tests.answer.injections import INJECTIONS
 from tests.fakes import HashEmbedder, LineChunker
 from tests.rerankers.servers import Fault, Server, passages, serving
 
@@ -70,6 +73,18 @@ def test_scores_come_in_the_order_of_the_texts(spec: str, server: Server) -> Non
     assert KEY not in reranker.name
     assert reranker.scores("which number?", []).shape == (0,)
     assert len(server.requests) == 1
+
+
+def test_what_was_asked_is_counted(spec: str) -> None:
+    reranker = make(spec)
+    assert reranker.spent == Spent()
+    reranker.scores("q", TEXTS)
+    told = (100, 10) if spec.startswith("llm") else (0, 0)
+    assert reranker.spent == Spent(1, *told, None)  # nobody told the price
+    if spec.startswith("llm"):
+        reranker = make(f"{spec}&input_price=2&output_price=10&batch=4")
+        reranker.scores("q", TEXTS)
+        assert reranker.spent == Spent(2, 200, 20, 600 / 1e6)
 
 
 def test_many_texts_go_in_parts(spec: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +195,22 @@ def test_wrong_options_are_refused(model: str, options: str, message: str) -> No
 def test_more_wrong_options(spec: str) -> None:
     with pytest.raises(InvalidInput):
         rerankers.load(spec)
+
+
+@pytest.mark.parametrize("attack", INJECTIONS)
+def test_the_judge_sees_no_more_of_a_passage_than_its_text(server: Server, attack: str) -> None:
+    pytest.importorskip("openai", reason="the client of openai is not installed")
+    judge = rerankers.load(f"llm:judge?base_url={server.url}/v1")
+    np.testing.assert_allclose(judge.scores("q", [f"{attack} 10", "honest 90"]), [0.1, 0.9], atol=1e-6)
+    np.testing.assert_allclose(judge.scores(attack, ["honest 90"]), [0.9], atol=1e-6)
+    for _, asked in server.requests:
+        system, user = asked["messages"]
+        assert (system["role"], user["role"]) == ("system", "user")
+        assert system["content"] == _INSTRUCTIONS
+        assert not {"tools", "tool_choice", "functions"} & set(asked)
+    (_, first), (_, second) = server.requests
+    assert passages(first) == [f"{harmless(attack)} 10", "honest 90"]
+    assert json.loads(second["messages"][1]["content"].partition("\n")[0])["query"] == harmless(attack)
 
 
 @pytest.mark.parametrize(("name", "client"), [("cohere", "cohere"), ("http", "httpx"), ("llm", "openai")])

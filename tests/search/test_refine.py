@@ -98,6 +98,10 @@ def test_a_chunk_as_an_example_leaves_its_documents_others(kb: Collection) -> No
     [
         {"like": "nobody"},
         {"like": "at0#7"},
+        {"like": [3]},
+        {"like": 3},
+        {"query": "heading", "unlike": [None]},
+        {"query": "heading", "expand": ["wheels"]},
         {"like": "#0"},
         {"unlike": "at0"},
         {"like": "at0", "mode": "lexical"},
@@ -282,11 +286,29 @@ def test_other_wordings_are_searched_as_well(kb: Collection) -> None:
     assert kb.search("car", expand=lambda query: [], k=2) == kb.search("car", k=2)
 
 
-@pytest.mark.parametrize("said", ["one text", [5], [""]])
+@pytest.mark.parametrize("said", ["one text", [5], [""], None, 7])
 def test_wordings_must_be_texts(kb: Collection, said: Any) -> None:
     kb.add(compass(0))
     with pytest.raises(errors.InvalidQuery, match="expand must return"):
         kb.search("heading", expand=lambda query: said)
+
+
+def test_many_queries_take_examples_and_other_wordings_too(kb: Collection) -> None:
+    kb.add(compass(0, 10, 25, 60, 90))
+    texts = ["heading 20", "heading 70"]
+    how: dict[str, Any] = {"like": "at10", "unlike": ["at90"], "k": 2}
+    assert kb.search_many(texts, **how) == [kb.search(text, **how) for text in texts]
+    assert "at10" not in names(kb.search_many(texts, **how)[0])
+    wordings = {"heading 20": ["heading 60"], "heading 70": []}
+    found = kb.search_many(texts, expand=wordings.__getitem__, k=2, mode="dense")
+    assert found == [kb.search(text, expand=wordings.__getitem__, k=2, mode="dense") for text in texts]
+    assert set(names(found[0])) != set(names(kb.search("heading 20", k=2, mode="dense")))
+    with pytest.raises(errors.InvalidQuery, match="the id of no document"):
+        kb.search_many(texts, like="nobody")
+    wrongs: list[Any] = ["heading 20", None, 5]
+    for wrong in wrongs:
+        with pytest.raises(errors.InvalidQuery, match="queries must be a list"):
+            kb.search_many(wrong)
 
 
 # --- facets ----------------------------------------------------------------------------------------
@@ -306,8 +328,11 @@ def test_facets_count_documents_by_value(kb: Collection) -> None:
     assert kb.facets("year", k=1) == [(2021, 2)]
     assert kb.facets("tag", where={"year": 2021}) == [("x", 1)]
     assert sorted(map(repr, kb.facets("deep.er"))) == ["(1, 1)", "(True, 1)"]
-    assert kb.facets("nothing") == []
-    for wrong in ({"field": ""}, {"field": "a..b"}, {"field": "a", "k": 0}):
+    assert kb.facets("deep.er", where={"year": 2022}) == []
+    assert kb.facets("deep") == [(5, 1)]
+    with pytest.raises(errors.InvalidQuery, match="no document has a metadata field 'yaer'; there is deep, tag, year"):
+        kb.facets("yaer")
+    for wrong in ({"field": ""}, {"field": "a..b"}, {"field": 3}, {"field": "a", "k": 0}):
         with pytest.raises(errors.InvalidQuery):
             kb.facets(**wrong)
 
@@ -328,6 +353,12 @@ def test_highlights_are_the_shared_words_and_the_best_sentences(kb: Collection) 
     assert [TEXT[a:b] for a, b in kb.highlight("paid", TEXT, sentences=1).sentences] == ["The runner was paid."]
     none = kb.highlight("the and of", TEXT)
     assert (none.terms, none.sentences) == ([], [])
+
+
+@pytest.mark.parametrize("wrong", [{"query": None}, {"text": None}, {"text": 3}, {"sentences": "2"}, {"sentences": -1}])
+def test_highlights_are_of_texts(kb: Collection, wrong: dict[str, Any]) -> None:
+    with pytest.raises(errors.InvalidQuery, match=f"{next(iter(wrong))} must be"):
+        kb.highlight(**{"query": "keys", "text": TEXT, **wrong})
 
 
 def test_words_and_their_spans() -> None:

@@ -10,6 +10,17 @@ answering    puts these together; `conversation` rewrites follow-up questions to
 
 from nearest.answer.answering import Answerer, Asked
 from nearest.answer.conversation import Conversation
-from nearest.answer.parts import NOT_FOUND, Answer, Citation, Sentence, Source, Sources
+from nearest.answer.parts import NOT_FOUND, Answer, Citation, Sentence, Source, Sources, Turn
 
-__all__ = ["NOT_FOUND", "Answer", "Answerer", "Asked", "Citation", "Conversation", "Sentence", "Source", "Sources"]
+__all__ = [
+    "NOT_FOUND",
+    "Answer",
+    "Answerer",
+    "Asked",
+    "Citation",
+    "Conversation",
+    "Sentence",
+    "Source",
+    "Sources",
+    "Turn",
+]

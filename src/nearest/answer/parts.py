@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from nearest.contract import Spent
 
@@ -69,6 +69,14 @@ class Sentence:
         return max((citation.support for citation in self.citations), default=0.0)
 
 
+class Turn(NamedTuple):
+    """A question of a conversation, as it was asked and as it stands alone, and the answer's text."""
+
+    question: str
+    standalone: str
+    answer: str
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """An answer, and all that is needed to check it.
@@ -79,7 +87,9 @@ class Answer:
     supported; see `confidence`. calibrated: whether that is a probability: of quoted sentences, with the embedding
     model that the coefficients were fitted with; else `confidence` ranks answers alone. generator: the model's name, or
     `extractive`. notice: what went otherwise than asked; None if nothing did. omitted: passages left out for
-    the budget. spent: by the generator. seconds: wall time.
+    the budget. spent: by the generator, to rewrite a question as well. embedding: by the embedding model, for the
+    query and to weigh and check sentences; its tokens are `input_tokens`. reranking: by the reranker. seconds: wall
+    time.
     """
 
     question: str
@@ -94,7 +104,14 @@ class Answer:
     notice: str | None = None
     omitted: int = 0
     spent: Spent = field(default_factory=Spent)
+    embedding: Spent = field(default_factory=Spent)
+    reranking: Spent = field(default_factory=Spent)
     seconds: float = 0.0
+
+    @property
+    def dollars(self) -> float | None:
+        """Of all models together; None where the price of one that was used is not known."""
+        return (self.spent + self.embedding + self.reranking).dollars
 
     @property
     def text(self) -> str:
@@ -150,10 +167,19 @@ class Answer:
             "generator": self.generator,
             "notice": self.notice,
             "usage": {
-                "requests": self.spent.requests,
-                "input_tokens": self.spent.input_tokens,
-                "output_tokens": self.spent.output_tokens,
-                "dollars": self.spent.dollars,
+                "generator": _usage(self.spent),
+                "embedder": _usage(self.embedding),
+                "reranker": _usage(self.reranking),
+                "dollars": self.dollars,
             },
             "seconds": round(self.seconds, 3),
         }
+
+
+def _usage(spent: Spent) -> dict[str, Any]:
+    return {
+        "requests": spent.requests,
+        "input_tokens": spent.input_tokens,
+        "output_tokens": spent.output_tokens,
+        "dollars": spent.dollars,
+    }

@@ -1,19 +1,19 @@
 """Prompts. Instructions stand in the system message and are the same for every question and every document.
 
 What users and documents say is data: it stands in the user's message alone, each text between delimiters that carry
-a random number, new for every request, so that no document can close its own. Two things are taken out of it, since
-servers or models may read them as more than text: the marks of chat templates, and characters that no reader sees.
-A model is still free to be persuaded by what it reads; that is why it has no tools, and why each sentence is checked.
+a random number, new for every request, so that no document can close its own, and without what servers or models may
+read as more than text (`nearest.untrusted`). A model is still free to be persuaded by what it reads; that is why it
+has no tools, and why each sentence is checked.
 """
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Sequence
 
 from nearest.answer.parts import Source
 from nearest.contract import Message
+from nearest.untrusted import harmless
 
 ABSENT = "NOT IN THE SOURCES"
 
@@ -39,15 +39,6 @@ never answer it.
 
 Reply with the rewritten question alone, in its own language, on one line. If it needs no change, repeat it."""
 
-_TEMPLATE_MARKS = re.compile(
-    r"<\|[^<>|]{1,40}\|>|<(?:start|end)_of_turn>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS)\]|<</?SYS>>|</?s>"
-    r"|<[｜|][^<>｜|]{1,40}[｜|]>",
-    re.IGNORECASE,
-)
-# Tags (U+E0000 to U+E007F), zero-width and direction marks, and control characters but tab and line end. The
-# joiners U+200C and U+200D stay: Persian and Indic scripts need them.
-_UNSEEN = re.compile("[\U000e0000-\U000e007f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\x00-\x08\x0b-\x1f\x7f]")
-
 
 def answer(question: str, sources: Sequence[Source], token: str | None = None) -> list[Message]:
     """The prompt for an answer. token: for tests; otherwise random."""
@@ -69,11 +60,6 @@ def rewrite(turns: Sequence[tuple[str, str]], question: str, token: str | None =
         parts += [_between("earlier question", token, asked), _between("its answer", token, answered)]
     parts.append(_between("last question", token, question))
     return [Message("system", _REWRITE.format(token=token)), Message("user", "\n\n".join(parts))]
-
-
-def harmless(text: str) -> str:
-    """A text without what could be read as more than text: see the head of the file."""
-    return _TEMPLATE_MARKS.sub(lambda mark: " ".join(mark[0]), _UNSEEN.sub("", text))
 
 
 def _between(name: str, token: str, text: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+_CITED = r"(?:\[\d+(?:\s*,\s*\d+)*\]|【\d[^】\n]*】)*"  # a citation belongs to what is before it
 _END = re.compile(
-    r"(?P<mark>[.!?…؟])[\"'”’»)\]]*(?:\[\d+(?:\s*,\s*\d+)*\])*(?=\s)"  # a citation belongs to what is before it
-    r"|[。！？।][”’」』）)\]]*(?:\[\d+(?:\s*,\s*\d+)*\])*"
+    rf"(?P<mark>[.!?…؟])[\"'”’»)\]]*{_CITED}(?=\s)"
+    rf"|[。！？।][”’」』）)\]]*{_CITED}"
     r"|\n\s*\n"
     r"|\n(?=\s*(?:[-*•]|\d{1,3}[.)])\s)"  # items of a list
 )

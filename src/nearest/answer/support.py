@@ -1,7 +1,8 @@
 """Citations, and whether they hold: each is checked against the passage that it names.
 
 The check is about words, numbers, names and meaning (cosine of vectors) in the sentence and the passage; it
-is no entailment, and does not see that a sentence says the opposite in the passage's own words.
+is no entailment. That a sentence says the opposite of its passage in nearly the same words is seen where one of them
+negates, in English, what the other states, or where their numbers differ (`contradicts`).
 """
 
 from __future__ import annotations
@@ -18,14 +19,36 @@ from nearest.answer.parts import Citation, Sentence, Source
 from nearest.contract import Embedder, Float32
 
 HOLDS = 0.5
-_MARK = re.compile(r"\s*\[(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)\]")
+_MARK = re.compile(r"\s*(?:\[|【)(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)(?:\]|†[^】\n]{0,80}】|】)")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _NAME = re.compile(r"(?<![.!?…\"“]\s)(?<!^)\b[A-Z][^\W\d_]+")
 _LETTER = re.compile(r"\w")
+_ALIKE = 0.5  # a sentence with no more than this share of a claim's words is about something else
+_NEGATOR = re.compile(
+    r"\b(?:not|never|cannot|neither|nor|nobody|without|no(?! (?:one )?(?:less|fewer|matter)\b))\b|n['’]t\b", re.I
+)
+# Between what is negated and the rest; `not only` negates nothing, and `not every` a part.
+_SCOPE_ENDS = re.compile(r"[.,;:!?()–—]|\b(?:but|and|because|although|while|whereas|than)\b", re.IGNORECASE)
+_NOT_ONLY = re.compile(
+    r"\bnot (?:only|just|merely|necessarily|all|every|each|always|very|so|many|much|more)\b", re.IGNORECASE
+)
+# What may negate without such a word; a sentence that has some is not judged.
+_MAY_NEGATE = re.compile(
+    r"\?|\b(?:fail\w*|lack\w*|absen\w+|refus\w+|den(?:y|ies|ied)|prevent\w*|avoid\w*|prohibit\w*|forb\w+|reject\w*"
+    r"|exclud\w+|rule[ds]? out|free (?:of|from)|instead|rather|only|except|unless|until|few|little|hardly|barely"
+    r"|scarcely|rarely|seldom|none|nothing|nowhere|false|wrong|impossible|non\w+|un(?!der|it|iv|ion|ique|less|til)\w{4,}"
+    r"|in(?:effective|active|capable|sufficient|correct|valid|accurate|dependent)\w*"
+    r"|dis(?:able|agree|continu|allow|prove)\w*|\w+less|if|whether|may|might|could|would)\b",
+    re.IGNORECASE,
+)
+_ENGLISH = re.compile(
+    r"\b(?:the|is|are|was|were|of|it|does|has|have|been|with|to|by|and|can|for|on|after|from|that|this)\b|n['’]t\b",
+    re.IGNORECASE,
+)
 
 
 def cited(raw: str) -> list[Sentence]:
-    """The sentences of a text with marks like [1], [1][2] or [1, 2]; citations not yet checked.
+    """The sentences of a text with marks like [1], [1][2], [1, 2] or 【1】; citations not yet checked.
 
     Marks that stand alone, after a sentence's full stop, are that sentence's. What holds no letter and no digit
     is no sentence.
@@ -71,7 +94,8 @@ def _supports(text: str, sources: Sequence[Source], embedder: Embedder, terms: T
         else:
             found = features(text, source.text, some, vectors[0], vectors[at : at + len(some)], terms)
             # A number that the passage lacks weighs more than words in common can.
-            supports.append(confidence.SUPPORT(found) * (1 - found["numbers"]))
+            holds = confidence.SUPPORT(found) * (1 - found["numbers"])
+            supports.append(0.0 if contradicts(text, source.text, terms) else holds)
         at += len(some)
     return supports
 
@@ -95,6 +119,51 @@ def features(
         "numbers": len(numbers - _numerals(passage)) / max(len(numbers), 1),
         "names": sum(name not in plain for name in names) / max(len(names), 1),
     }
+
+
+def contradicts(claim: str, passage: str, terms: Terms) -> bool:
+    """Whether each sentence of the passage that is most like the claim, by its words, says the opposite of it.
+
+    That is so where one of the two negates what the other states, or where the claim is the sentence but for its
+    numbers. Anything less clear is not: the words are English, and what one negates is the first word after it that
+    means something.
+    """
+    words = _words(claim, terms)
+    if not words:
+        return False
+    told = [passage[a:b] for a, b in sentences.spans(passage)]
+    shares = [len(words & _words(sentence, terms)) / len(words) for sentence in told]
+    most = max(shares, default=0.0)
+    alike = [sentence for sentence, share in zip(told, shares, strict=True) if share == most]
+    if most <= _ALIKE:
+        return False
+    return all(_opposite(claim, sentence, terms) or _other_numbers(claim, sentence, most) for sentence in alike)
+
+
+def _opposite(claim: str, sentence: str, terms: Terms) -> bool:
+    plain = [_NOT_ONLY.sub(" ", text) for text in (claim, sentence)]
+    if not all(_ENGLISH.search(text) for text in plain):
+        return False
+    found = [list(_NEGATOR.finditer(text)) for text in plain]
+    if len(found[0]) + len(found[1]) != 1 or any(_MAY_NEGATE.search(text) for text in plain):
+        return False
+    negated, other = (0, 1) if found[0] else (1, 0)
+    after = plain[negated][found[negated][0].end() :]
+    end = _SCOPE_ENDS.search(after)
+    scope = terms(after[: end.start()] if end else after)
+    # What is said with and without the negation, `treated or never treated`, is not opposed.
+    return bool(scope) and scope[0] in terms(plain[other]) and terms(plain[negated]).count(scope[0]) == 1
+
+
+def _other_numbers(claim: str, sentence: str, share: float) -> bool:
+    """share: of the claim's words in the sentence."""
+    mine, theirs = _numerals(claim), _numerals(sentence)
+    return share == 1.0 and bool(mine) and bool(theirs) and not mine & theirs
+
+
+def _words(text: str, terms: Terms) -> set[str]:
+    """Without numbers and negations."""
+    return set(terms(_NEGATOR.sub(" ", _NUMBER.sub(" ", text))))
 
 
 def windows(passage: str) -> list[str]:

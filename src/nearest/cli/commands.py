@@ -43,6 +43,7 @@ cli = typer.Typer(
 )
 
 DEFAULT = "./.nearest"
+_TURN = ("question", "standalone", "answer")  # of a conversation's file
 Where = Annotated[
     str, typer.Option("--collection", "-c", metavar="FOLDER|URL", help="The collection.", show_default=True)
 ]
@@ -221,6 +222,13 @@ def search(
     facet: Annotated[
         list[str] | None, typer.Option(metavar="FIELD", help="Count its values among all that --where lets through.")
     ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(metavar="CURSOR", help="Pages: '' for the first, then what the page before it told."),
+    ] = None,
+    highlight: Annotated[
+        bool, typer.Option("--highlight", help="Show the sentences that speak of QUERY, its words in bold.")
+    ] = False,
     cache: Cache = None,
     explain: Annotated[bool, typer.Option("--explain", help="Tell how each score came about.")] = False,
     as_json: Json = False,
@@ -248,10 +256,16 @@ def search(
             min_score=min_score,
             group_by="document" if group else None,
             diversity=diversity,
+            after=after,
             explain=explain or rerank is not None,
         )
         facets = {field: opened.facets(field, where=condition) for field in facet or ()}
-    show.hits(query, hits, as_json, facts=hits.explain or {}, facets=facets, explain=explain)
+        marks = {hit.id: opened.highlight(query, hit.text) for hit in hits} if highlight and query else {}
+        kept = opened.cache.stats().to_json() if opened.cache is not None else None
+    show.hits(
+        query, hits, as_json, facts=hits.explain or {}, facets=facets, explain=explain, marks=marks, cache=kept,
+        paged=after is not None, after=hits.after,
+    )  # fmt: skip
 
 
 @cli.command()
@@ -260,11 +274,23 @@ def ask(
     collection: Where = DEFAULT,
     k: Annotated[int, typer.Option("-k", metavar="N", help="Passages to read, at most.")] = 8,
     where: Condition = None,
+    mode: Annotated[str, typer.Option(metavar="MODE", help="dense (meaning), lexical (words) or hybrid.")] = "hybrid",
+    rerank: Annotated[
+        str | None, typer.Option(metavar="PROVIDER:MODEL", help="Have the passages judged by this model.")
+    ] = None,
+    rerank_seconds: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Do without it if it takes longer, or is out of reach.")
+    ] = None,
     generator: Annotated[
         str | None,
         typer.Option("--generator", "-g", metavar="PROVIDER:MODEL", help="Writes the answer; otherwise it is quoted."),
     ] = None,
     budget: Annotated[int, typer.Option(metavar="TOKENS", help="Of all passages together.")] = 3000,
+    max_tokens: Annotated[int, typer.Option(metavar="TOKENS", help="Of an answer that a model writes.")] = 800,
+    conversation: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Understand the question by those kept there, and keep it there too."),
+    ] = None,
     cache: Cache = None,
     as_json: Json = False,
 ) -> int:
@@ -274,10 +300,15 @@ def ask(
     """
     from nearest.cli import show
 
-    condition = _condition(where)
+    condition, history = _condition(where), _turns(conversation)
     with _resumable(), _open(collection, cache=cache) as opened:
-        parts = opened.ask_stream(question, k=k, where=condition, generator=generator, budget=budget)
-        answer = show.answer(parts, as_json)
+        talk = opened.conversation(
+            k=k, where=condition, mode=cast("Any", mode), rerank=rerank, rerank_seconds=rerank_seconds,
+            generator=generator, budget=budget, max_tokens=max_tokens, history=history,
+        )  # fmt: skip
+        answer = show.answer(talk.stream(question), as_json)
+        if conversation is not None:
+            _keep_turns(conversation, talk.history)
     return 0 if answer.found else 1
 
 
@@ -502,6 +533,34 @@ def _lines(path: Path | None) -> list[str]:
         return path.read_text("utf-8").splitlines()
     except (OSError, UnicodeError) as error:
         raise InvalidInput(f"--passwords {path}: {error}") from None
+
+
+def _turns(path: Path | None) -> list[list[str]]:
+    """A conversation's, as `_keep_turns` wrote them; none of a file that is not there yet."""
+    if path is None:
+        return []
+    if not path.parent.is_dir():
+        raise InvalidInput(f"--conversation {path}: there is no folder {path.parent}")
+    try:
+        turns = json.loads(path.read_text("utf-8"))["turns"]
+        return [[turn[name] for name in _TURN] for turn in turns]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InvalidInput(f"--conversation {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise InvalidInput(f"--conversation {path}: the file holds no conversation; name another") from None
+
+
+def _keep_turns(path: Path, history: Sequence[Sequence[str]]) -> None:
+    """All of them or, if it fails, what was there before."""
+    told = {"turns": [dict(zip(_TURN, turn, strict=True)) for turn in history]}
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(json.dumps(told, ensure_ascii=False, indent=2) + "\n", "utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise InvalidInput(f"--conversation {path}: {error.strerror}") from None
 
 
 def _condition(text: str | None) -> dict[str, Any] | None:

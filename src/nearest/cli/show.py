@@ -44,6 +44,13 @@ class _Report(Protocol):
     profile: Any
 
 
+class _Highlight(Protocol):
+    @property
+    def terms(self) -> Sequence[tuple[int, int]]: ...
+    @property
+    def sentences(self) -> Sequence[tuple[int, int]]: ...
+
+
 class _Cut(Protocol):
     @property
     def document(self) -> Document: ...
@@ -89,6 +96,11 @@ def _width() -> int:
 def _clean(text: str) -> str:
     """One line without control characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _spaced(text: str) -> str:
+    """A part of a line, its spaces kept, without control characters."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _lines(text: str) -> str:
@@ -300,13 +312,26 @@ def hits(
     facts: Mapping[str, Any],
     facets: Mapping[str, Sequence[tuple[Any, int]]],
     explain: bool,
+    marks: Mapping[str, _Highlight],
+    cache: Mapping[str, float] | None,
+    paged: bool,
+    after: str | None,
 ) -> None:
-    """facts: of the search. explain: whether to show them; a reranking that was left out is told in any case."""
+    """facts: of the search. explain: whether to show them; a reranking that was left out is told in any case.
+
+    marks: where a hit speaks of the query, by its id. cache: its counts. after: the next page's cursor, where paged.
+    """
     if skipped := facts.get("rerank", {}).get("skipped"):
         note(f"not reranked: {skipped}")
     shown = hits if explain else [replace(hit, explain=None) for hit in hits]
     if json_wanted:
         told: dict[str, Any] = {"query": query, "hits": [_hit_json(hit) for hit in shown]}
+        for hit in told["hits"] if marks else ():
+            hit["highlight"] = {"terms": marks[hit["id"]].terms, "sentences": marks[hit["id"]].sentences}
+        if paged:
+            told["after"] = after
+        if cache is not None:
+            told["cache"] = dict(cache)
         if facets:
             told["facets"] = {
                 field: [{"value": value, "count": count} for value, count in found] for field, found in facets.items()
@@ -321,12 +346,17 @@ def hits(
     if not hits:
         out.print("no hits")
     for rank, hit in enumerate(shown, 1):
-        _hit(out, rank, hit)
+        _hit(out, rank, hit, marks.get(hit.id))
+    if after is not None:
+        out.print(f"next page: --after {after}")
     for field, found in facets.items():
         line = ", ".join(f"{_clean(str(value))} ({count:,})" for value, count in found) or "no values"
         out.print(Text(f"{_clean(field)}: ", "bold") + Text(line))
     if explain:
         out.print(Text(_told(facts), "cyan"))
+    if cache is not None:
+        found_there = cache["exact"] + cache["semantic"]
+        out.print(Text(f"cache: {'hit' if found_there else 'miss'}, hit rate {cache['hit_rate']:.2f}", "dim"))
 
 
 def answer(parts: Iterable[Any], json_wanted: bool) -> Any:
@@ -344,6 +374,8 @@ def answer(parts: Iterable[Any], json_wanted: bool) -> Any:
         return last
     if streamed:
         print()
+    if last.standalone != last.question:
+        out.print(Text(f"understood as: {_clean(last.standalone)}", "dim"))
     unsupported = [sentence for sentence in last.sentences if not sentence.supported]
     for sentence in unsupported:
         out.print(Text("unsupported ", "red") + Text(_clean(sentence.text)))
@@ -360,9 +392,13 @@ def answer(parts: Iterable[Any], json_wanted: bool) -> Any:
             out.print(Text(f"    {row}", "dim"))
     word = "confidence" if last.calibrated else "confidence (not calibrated for this embedding model)"
     line = f"{word} {last.confidence:.2f}, {last.generator}, {last.seconds:.1f} s"
-    if last.spent.requests:
-        line += f", {last.spent.input_tokens:,} + {last.spent.output_tokens:,} tokens"
-        line += f", ${last.spent.dollars:.4f}" if last.spent.dollars is not None else ", price unknown"
+    asked = {"": last.spent, " to rerank": last.reranking, " to embed": last.embedding}
+    asked = {what: spent for what, spent in asked.items() if spent.requests}
+    for what, spent in asked.items():
+        line += f", {spent.input_tokens:,}" + (f" + {spent.output_tokens:,}" if spent.output_tokens else "")
+        line += f" tokens{what}"
+    if asked:
+        line += f", ${last.dollars:.4f}" if last.dollars is not None else ", price unknown"
     out.print(Text(line, "dim"))
     if last.notice:
         note(last.notice)
@@ -386,7 +422,7 @@ def _hit_json(hit: Hit) -> dict[str, Any]:
     }
 
 
-def _hit(out: Console, rank: int, hit: Hit) -> None:
+def _hit(out: Console, rank: int, hit: Hit, marks: _Highlight | None = None) -> None:
     line = (
         Text(f"{rank:>2}  ")
         + Text(f"{hit.score:.3f}", "green")
@@ -399,8 +435,16 @@ def _hit(out: Console, rank: int, hit: Hit) -> None:
             line += Text(f"  {_clean(value)}", "dim")
     out.print(line)
     width = _width() - 4
-    for row in textwrap.wrap(_clean(hit.text[: 8 * width]), width, max_lines=2, placeholder=" ..."):
-        out.print(Text(f"    {row}"))
+    if marks is not None and marks.sentences:
+        for start, end in sorted(marks.sentences):
+            line, at = Text("    "), start
+            for a, b in (term for term in marks.terms if start <= term[0] < end):
+                line.append(_spaced(hit.text[at:a])).append(_spaced(hit.text[a:b]), "bold")
+                at = b
+            out.print(line.append(_spaced(hit.text[at:end])))
+    else:
+        for row in textwrap.wrap(_clean(hit.text[: 8 * width]), width, max_lines=2, placeholder=" ..."):
+            out.print(Text(f"    {row}"))
     if hit.explain is not None:
         out.print(Text(f"    {_told(hit.explain)}", "cyan"))
 

@@ -10,12 +10,13 @@ import random
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nearest import remote
 from nearest.contract import Generator, Message, Spent
 from nearest.errors import ConnectionFailed, InvalidInput, NearestError, TimedOut
+from nearest.generators._prices import listed
 
 _ATTEMPTS = 4
 _SHOWN = 300  # characters of a message
@@ -27,6 +28,13 @@ class Tokens(NamedTuple):
 
     input: int
     output: int
+
+
+class Stopped(str):
+    """The provider's word for why its text ended before it was complete; MAX_TOKENS for reaching the limit."""
+
+
+MAX_TOKENS = Stopped("max_tokens")
 
 
 class Options(NamedTuple):
@@ -53,28 +61,26 @@ class RemoteGenerator(Generator):
         key_env: str,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """key_env: where the provider's own key is. Prices are the caller's to give, since lists change."""
+        """key_env: where the provider's own key is. The price is the caller's, or else the list's."""
         for name, limit in (("timeout", options.timeout), ("patience", options.patience)):
             if not isinstance(limit, int | float) or not limit > 0:
                 raise InvalidInput(f"{name} must be above 0 (seconds), got {limit!r}")
-        if (options.input_price is None) != (options.output_price is None):
-            raise InvalidInput("give input_price and output_price together (dollars a million tokens)")
         if options.base_url is not None:
             remote.check_url(options.base_url)
         self.name = f"{provider}:{model}"
         self.model = model
         self.options = options
         self.sleep = sleep
-        self.price: tuple[float, float] | None = None
-        if options.input_price is not None and options.output_price is not None:
-            self.price = (options.input_price, options.output_price)
+        self.price = remote.prices(options.input_price, options.output_price)
+        if self.price is None and options.base_url is None:
+            self.price = listed(provider, model)
         # A key must not go to whoever is at an address.
         self._key_env = options.api_key_env or ("" if options.base_url else key_env)
         self._lock = threading.Lock()
 
     @abstractmethod
-    def _request(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Tokens]:
-        """One request: pieces of text, and the tokens once they are known (the last say counts)."""
+    def _request(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Tokens | Stopped]:
+        """One request: pieces of text, the tokens once they are known (the last say counts), and Stopped if it was."""
 
     @abstractmethod
     def _error(self, error: Exception) -> NearestError | None:
@@ -86,10 +92,13 @@ class RemoteGenerator(Generator):
         for attempt in range(1, _ATTEMPTS + 1):
             begun = False
             tokens: Tokens | None = None
+            stopped: str | None = None
             try:
                 for piece in self._request(messages, max_tokens):
                     if isinstance(piece, Tokens):
                         tokens = piece
+                    elif isinstance(piece, Stopped):
+                        stopped = str(piece)
                     elif piece:
                         begun = True
                         yield piece
@@ -103,18 +112,15 @@ class RemoteGenerator(Generator):
                 if begun or not error.retryable or attempt == _ATTEMPTS or late:
                     raise error from None  # the client's own message may hold a part of the key
             else:
-                yield self._spent(attempt, tokens)
+                yield self._spent(attempt, tokens, stopped)
                 return
             self.sleep(pause)
 
-    def _spent(self, requests: int, tokens: Tokens | None) -> Spent:
+    def _spent(self, requests: int, tokens: Tokens | None, stopped: str | None) -> Spent:
         """Money is not known where the price or the tokens are not."""
         if tokens is None:
-            return Spent(requests, dollars=None)
-        dollars = None
-        if self.price is not None:
-            dollars = (tokens.input * self.price[0] + tokens.output * self.price[1]) / 1e6
-        return Spent(requests, tokens.input, tokens.output, dollars)
+            return Spent(requests, dollars=None, stopped=stopped)
+        return Spent(requests, tokens.input, tokens.output, remote.cost(tokens, self.price), stopped)
 
     def _known(self, error: Exception) -> NearestError | None:
         known = self._error(error)
@@ -142,6 +148,14 @@ class RemoteGenerator(Generator):
 
     def _late(self) -> TimedOut:
         return TimedOut(f"{self.name} did not answer within {self.options.timeout:g} s")
+
+
+def stopped(reason: object, complete: Collection[str], limit: Collection[str]) -> Stopped | None:
+    """A provider's word for why it ended: None if its text is complete, MAX_TOKENS if it reached its limit."""
+    said = str(getattr(reason, "value", reason))  # some clients make enumerations of known words
+    if reason is None or said in complete:
+        return None
+    return MAX_TOKENS if said in limit else Stopped(said.lower()[:_SHOWN])
 
 
 def split(messages: Sequence[Message]) -> tuple[str, list[Message]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nearest.contract import Message
 from nearest.errors import ConnectionFailed, NearestError
-from nearest.generators._remote import Options, RemoteGenerator, Tokens, split
+from nearest.generators._remote import Options, RemoteGenerator, Stopped, Tokens, split, stopped
 from nearest.remote import client
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class AnthropicGenerator(RemoteGenerator):
                 )
             return self._made
 
-    def _request(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Tokens]:
+    def _request(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Tokens | Stopped]:
         system, turns = split(messages)
         # In the body, since the client's newer versions have no parameter for it.
         some: Any = None if self.options.temperature is None else {"temperature": self.options.temperature}
@@ -62,6 +62,8 @@ class AnthropicGenerator(RemoteGenerator):
                     yield event.delta.text
                 elif event.type == "message_delta":
                     written = event.usage.output_tokens
+                    if why := stopped(event.delta.stop_reason, ("end_turn", "stop_sequence"), ("max_tokens",)):
+                        yield why
                 elif event.type == "message_stop":
                     finished = True
         if not finished:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nearest.contract import Message
 from nearest.errors import ConnectionFailed, NearestError
-from nearest.generators._remote import Options, RemoteGenerator, Tokens
+from nearest.generators._remote import Options, RemoteGenerator, Stopped, Tokens, stopped
 from nearest.remote import client
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class CohereGenerator(RemoteGenerator):
                 self._made = client("cohere", "cohere").ClientV2(self._key(), timeout=self.options.timeout, **address)
             return self._made
 
-    def _request(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Tokens]:
+    def _request(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Tokens | Stopped]:
         some: Any = {} if self.options.temperature is None else {"temperature": self.options.temperature}
         sent: Any = [{"role": message.role, "content": message.text} for message in messages]
         finished = False
@@ -58,6 +58,8 @@ class CohereGenerator(RemoteGenerator):
                 finished = True
                 if event.delta.finish_reason == "ERROR":
                     raise ConnectionFailed(f"{self.name} failed in the middle of its answer")
+                if why := stopped(event.delta.finish_reason, ("COMPLETE", "STOP_SEQUENCE"), ("MAX_TOKENS",)):
+                    yield why
                 used = event.delta.usage and event.delta.usage.billed_units
                 if used:
                     yield Tokens(int(used.input_tokens or 0), int(used.output_tokens or 0))

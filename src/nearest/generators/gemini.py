@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nearest.contract import Message
 from nearest.errors import ConnectionFailed, InvalidInput, NearestError
-from nearest.generators._remote import Options, RemoteGenerator, Tokens, split
+from nearest.generators._remote import Options, RemoteGenerator, Stopped, Tokens, split, stopped
 from nearest.remote import client
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class GeminiGenerator(RemoteGenerator):
                 )
             return self._made
 
-    def _request(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Tokens]:
+    def _request(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Tokens | Stopped]:
         from google.genai import types
 
         system, turns = split(messages)
@@ -78,7 +78,10 @@ class GeminiGenerator(RemoteGenerator):
                 for part in (candidate.content.parts if candidate.content else None) or ():
                     if part.text and not part.thought:
                         yield part.text
-                finished = finished or candidate.finish_reason is not None
+                if candidate.finish_reason is not None:
+                    finished = True
+                    if why := stopped(candidate.finish_reason, ("STOP", "FINISH_REASON_UNSPECIFIED"), ("MAX_TOKENS",)):
+                        yield why
             if event.prompt_feedback and event.prompt_feedback.block_reason:
                 raise self._status(400, f"the prompt was blocked ({event.prompt_feedback.block_reason})")
             if (used := event.usage_metadata) is not None:

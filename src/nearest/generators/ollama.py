@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nearest.contract import Message
 from nearest.errors import ConnectionFailed, InvalidInput, ModelError, NearestError
-from nearest.generators._remote import Options, RemoteGenerator, Tokens
+from nearest.generators._remote import Options, RemoteGenerator, Stopped, Tokens, stopped
 from nearest.remote import client
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class OllamaGenerator(RemoteGenerator):
                 )
             return self._made
 
-    def _request(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Tokens]:
+    def _request(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Tokens | Stopped]:
         least = sum(len(message.text.encode()) for message in messages) // _BYTES_A_TOKEN + max_tokens
         if least > self.context:
             raise ModelError(
@@ -87,6 +87,8 @@ class OllamaGenerator(RemoteGenerator):
                 yield event["message"]["content"]
                 if event.get("done"):
                     finished = True
+                    if why := stopped(event.get("done_reason"), ("stop",), ("length",)):
+                        yield why
                     yield Tokens(int(event.get("prompt_eval_count", 0)), int(event.get("eval_count", 0)))
         if not finished:
             raise ConnectionFailed(f"{self.name} broke off in the middle of its answer")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nearest.contract import Message
 from nearest.errors import AccessDenied, ConnectionFailed, NearestError
-from nearest.generators._remote import Options, RemoteGenerator, Tokens
+from nearest.generators._remote import Options, RemoteGenerator, Stopped, Tokens, stopped
 from nearest.remote import client
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class OpenAIGenerator(RemoteGenerator):
                 )
             return self._made
 
-    def _request(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Tokens]:
+    def _request(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Tokens | Stopped]:
         # OpenAI's reasoning models refuse max_tokens, and most other servers know no other name.
         limit: Any = {"max_tokens" if self.options.base_url else "max_completion_tokens": max_tokens}
         if self.options.temperature is not None:
@@ -71,7 +71,10 @@ class OpenAIGenerator(RemoteGenerator):
                 for choice in event.choices:
                     if choice.delta and choice.delta.content:
                         yield choice.delta.content
-                    finished = finished or choice.finish_reason is not None
+                    if choice.finish_reason is not None:
+                        finished = True
+                        if why := stopped(choice.finish_reason, ("stop", "eos_token", "stop_sequence"), ("length",)):
+                            yield why
                 if event.usage is not None:
                     yield Tokens(event.usage.prompt_tokens, event.usage.completion_tokens)
             if not finished:

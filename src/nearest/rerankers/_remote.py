@@ -5,6 +5,7 @@ Reranking stands in a user's way, so that nothing is repeated here: one attempt,
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from nearest import remote
-from nearest.contract import Float32, Reranker
+from nearest.contract import Float32, Reranker, Spent
 from nearest.errors import ConnectionFailed, InvalidInput, NearestError, TimedOut
 
 _PARALLEL = 4
@@ -34,10 +35,11 @@ class RemoteReranker(Reranker):
         self._base_url = base_url
         self._timeout = float(timeout)
         self._key_env = key_env
+        self._counting = threading.Lock()
 
     @abstractmethod
     def _request(self, query: str, texts: list[str]) -> Iterable[tuple[int, float]]:
-        """One request: the score of each text by its index, in any order."""
+        """One request, counted once it is answered (`_count`): the score of each text by its index, in any order."""
 
     @abstractmethod
     def _error(self, error: Exception) -> NearestError | None:
@@ -68,6 +70,11 @@ class RemoteReranker(Reranker):
         if not np.isfinite(scores).all():
             raise ConnectionFailed(f"{self.name} left {int((~np.isfinite(scores)).sum())} texts without a score")
         return scores
+
+    def _count(self, tokens: tuple[int, int] = (0, 0), dollars: float | None = None) -> None:
+        """One request that was answered. tokens: read and written, where a model tells. dollars: None if not known."""
+        with self._counting:
+            self.spent += Spent(1, *tokens, dollars)
 
     def _key(self) -> str:
         return remote.key(self.name, self._key_env)

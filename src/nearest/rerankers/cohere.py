@@ -65,6 +65,7 @@ class CohereReranker(RemoteReranker):
         answer = self._client().rerank(
             model=self._model, query=query, documents=texts, request_options={"max_retries": 0}, **some
         )
+        self._count()
         return [(int(row.index), float(row.relevance_score)) for row in answer.results]
 
     def _error(self, error: Exception) -> NearestError | None:

@@ -74,6 +74,7 @@ class HTTPReranker(RemoteReranker):
         answer = self._client().post(self._url, json=body, headers=headers)
         if answer.status_code >= 300:
             raise self._status(answer.status_code, answer.text, answer.headers)
+        self._count()
         found = answer.json()
         rows, score = (found, "score") if self._form == "tei" else (found["results"], "relevance_score")
         return [(int(row["index"]), float(row[score])) for row in rows]

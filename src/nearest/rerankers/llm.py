@@ -4,9 +4,10 @@
     llm:qwen3?base_url=http://localhost:8000/v1
 
 It grades passages from 0 to 100 (fine-grained labels: Zhuang et al. 2024). Passages are other people's text: each
-stands between tags that hold a number drawn for this request, so that no passage can end its own or write
-another's, the instructions say that what is between them is not to be obeyed, and no tools are offered. What a passage
-can still do is ask for a high grade; use a model that was trained to rank where that matters.
+is rid of what could be read as more than text (`nearest.untrusted`), and stands between tags that hold a number drawn
+for this request, so that no passage can end its own or write another's; the instructions say that what is between them
+is not to be obeyed, and no tools are offered. What a passage can still do is ask for a high grade; use a model that was
+trained to rank where that matters.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 from nearest import remote
 from nearest.errors import AccessDenied, ConnectionFailed, InvalidInput, NearestError
 from nearest.rerankers._remote import RemoteReranker
+from nearest.untrusted import harmless
 
 if TYPE_CHECKING:
     import openai
@@ -47,21 +49,25 @@ def load(
     batch: int = 10,
     max_chars: int = 4000,
     temperature: float | None = None,
+    input_price: float | None = None,
+    output_price: float | None = None,
     timeout: float = 60.0,
 ) -> LLMReranker:
     """The judge of a model; no request is made yet.
 
     base_url: a server that speaks OpenAI's API; it gets no key unless `api_key_env` names the variable that holds
     one (OpenAI's is $OPENAI_API_KEY). batch: passages of one request. max_chars: of a passage that are shown.
-    temperature: sent where it is given, since some models refuse it. timeout: seconds of one request. Raises
-    InvalidInput and MissingDependency.
+    temperature: sent where it is given, since some models refuse it. input_price, output_price: dollars a million
+    tokens; without them what grading costs is not known. timeout: seconds of one request. Raises InvalidInput and
+    MissingDependency.
     """
     remote.client("openai", "openai")
     for name, value in (("batch", batch), ("max_chars", max_chars)):
         if not isinstance(value, int) or value < 1:
             raise InvalidInput(f"{name} must be an integer of at least 1, got {value!r}")
+    prices = remote.prices(input_price, output_price)
     key_env = api_key_env or ("" if base_url else "OPENAI_API_KEY")
-    return LLMReranker(model, base_url, batch, max_chars, temperature, timeout=timeout, key_env=key_env)
+    return LLMReranker(model, base_url, batch, max_chars, temperature, prices, timeout=timeout, key_env=key_env)
 
 
 class LLMReranker(RemoteReranker):
@@ -72,6 +78,7 @@ class LLMReranker(RemoteReranker):
         batch: int,
         max_chars: int,
         temperature: float | None,
+        prices: tuple[float, float] | None,
         *,
         timeout: float,
         key_env: str,
@@ -81,6 +88,7 @@ class LLMReranker(RemoteReranker):
         self._model = model
         self._max_chars = max_chars
         self._temperature = temperature
+        self._prices = prices
         self._lock = threading.Lock()
         self._made: openai.OpenAI | None = None
 
@@ -97,8 +105,9 @@ class LLMReranker(RemoteReranker):
         import openai
 
         tag = f"passage-{secrets.token_hex(8)}"
-        head = json.dumps({"query": query, "tag": tag, "passages": len(texts)}, ensure_ascii=False)
-        passages = [f"<{tag} {i}>\n{text[: self._max_chars]}\n</{tag} {i}>" for i, text in enumerate(texts, 1)]
+        head = json.dumps({"query": harmless(query), "tag": tag, "passages": len(texts)}, ensure_ascii=False)
+        shown = [harmless(text[: self._max_chars]) for text in texts]
+        passages = [f"<{tag} {i}>\n{text}\n</{tag} {i}>" for i, text in enumerate(shown, 1)]
         answer = self._client().chat.completions.create(
             model=self._model,
             messages=[
@@ -107,6 +116,9 @@ class LLMReranker(RemoteReranker):
             ],
             temperature=openai.omit if self._temperature is None else self._temperature,
         )
+        used = answer.usage
+        tokens = (used.prompt_tokens, used.completion_tokens) if used else (0, 0)
+        self._count(tokens, remote.cost(tokens, self._prices) if used else None)
         said = answer.choices[0].message.content or ""
         found = _ARRAY.findall(said)
         grades = json.loads(found[-1]) if found else []  # the last: some models think aloud before it

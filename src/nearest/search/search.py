@@ -106,6 +106,8 @@ class Searcher:
                 raise InvalidQuery(f"query {i}: the text is empty" if len(texts) > 1 else "the query text is empty")
         if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= MAX_K:
             raise InvalidQuery(f"k must be an integer from 1 to {MAX_K}, got {k!r}")
+        if expand is not None and not callable(expand):
+            raise InvalidQuery(f"expand must be a function from a query to other wordings of it, got {expand!r}")
         if fusion not in FUSIONS:
             raise InvalidQuery(f"fusion must be {', '.join(FUSIONS)}, got {fusion!r}")
         if not isinstance(candidates, int) or isinstance(candidates, bool) or not 1 <= candidates <= MAX_K:
@@ -285,10 +287,11 @@ class Searcher:
 
 def _wordings(text: str, expand: Expand) -> list[str]:
     """The other wordings, each once."""
-    said = expand(text)
-    if isinstance(said, str) or not all(isinstance(other, str) and other.strip() for other in said):
+    said: object = expand(text)
+    others: list[Any] = list(said) if isinstance(said, Iterable) and not isinstance(said, str) else [None]
+    if not all(isinstance(other, str) and other.strip() for other in others):
         raise InvalidQuery(f"expand must return a list of texts, got {said!r}")
-    return [other for other in dict.fromkeys(said) if other != text]
+    return [other for other in dict.fromkeys(others) if other != text]
 
 
 def _find(
