@@ -353,9 +353,8 @@ class PineconeStore(Store):
     def _search_many(self, queries: list[Query]) -> list[list[Hit]]:
         plain = [query for query in queries if not isinstance(query.find, Fused)]
         answers = iter(zip(plain, self._parallel(self._matches, plain), strict=True))
-        return [
-            self._fused(query) if isinstance(query.find, Fused) else self._hits(*next(answers)) for query in queries
-        ]
+        fused = iter(self._fused([query for query in queries if isinstance(query.find, Fused)]))
+        return [next(fused) if isinstance(query.find, Fused) else self._hits(*next(answers)) for query in queries]
 
     def _matches(self, query: Query) -> list[Any]:
         index, condition = self._open, _condition(query.where or filters.EVERYTHING)
@@ -422,9 +421,13 @@ class PineconeStore(Store):
                 return 0.0 - math.sqrt(max(score, 0.0))
         return score
 
-    def _fused(self, query: Query) -> list[Hit]:
+    def _fused(self, queries: list[Query]) -> list[list[Hit]]:
         """By ids and scores; the winners alone are fetched."""
-        hits = fused_search(self, [replace(query, with_payload=False, with_vectors=False)])[0]
+        bare = [replace(query, with_payload=False, with_vectors=False) for query in queries]
+        found = fused_search(self, bare) if bare else []
+        return [self._filled(query, hits) for query, hits in zip(queries, found, strict=True)]
+
+    def _filled(self, query: Query, hits: list[Hit]) -> list[Hit]:
         if not query.with_payload and not query.with_vectors:
             return hits
         records = self._fetch([_key(hit.id) for hit in hits], query.with_vectors)
