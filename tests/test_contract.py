@@ -331,8 +331,8 @@ _ALL = frozenset(get_args(Feature))
     ("schema", "feature", "message"),
     [
         (Schema({"a": VectorSpec(1)}), "dense", "this store has no dense vectors"),
-        (Schema({"a": VectorSpec(1)}), "cosine", "this store has no cosine metric (vector 'a')"),
-        (Schema({"a": VectorSpec(1, "l2")}), "l2", "this store has no l2 metric (vector 'a')"),
+        (Schema({"a": VectorSpec(1)}), "cosine", "this store has no cosine metric (vector 'a'); it has dot or l2"),
+        (Schema({"a": VectorSpec(1, "l2")}), "l2", "this store has no l2 metric (vector 'a'); it has cosine or dot"),
         (Schema({"a": VectorSpec(1, multi=True)}), "multi_vector", "this store has no multi-vectors (vector 'a')"),
         (
             Schema({"a": VectorSpec(1), "b": VectorSpec(1)}),
@@ -344,7 +344,12 @@ _ALL = frozenset(get_args(Feature))
         (
             Schema(text="a", index=IndexParams(quantization="binary")),
             "binary",
-            "this store has no binary quantization",
+            "this store has no binary quantization; it has scalar or product",
+        ),
+        (
+            Schema(text="a", index=IndexParams.profile("latency")),
+            "hnsw",
+            "this store has no HNSW parameters to set (m, ef_construct, ef, a profile of them); leave `index` out",
         ),
     ],
 )
@@ -355,6 +360,13 @@ def test_what_a_store_lacks(schema: Schema, feature: Feature, message: str) -> N
     assert str(caught.value) == message
     assert caught.value.context == {"feature": feature}
     assert not caught.value.retryable
+
+
+def test_what_a_store_lacks_altogether_is_left_out() -> None:
+    with pytest.raises(UnsupportedError, match=r"no scalar quantization, nor any other; leave `quantization` out$"):
+        check_schema(
+            Schema(text="a", index=IndexParams(quantization="scalar")), Capabilities(frozenset({"text"}), frozenset())
+        )
 
 
 # --- queries ---------------------------------------------------------------------------------------

@@ -728,15 +728,16 @@ class Store(ABC):
 
 
 def check_schema(schema: Schema, capabilities: Capabilities) -> None:
-    """Raises UnsupportedError if a store with these capabilities cannot hold such a collection."""
+    """Raises UnsupportedError if a store with these capabilities cannot hold such a collection; names what it has."""
 
-    def need(feature: Feature, words: str) -> None:
+    def need(feature: Feature, words: str, *instead: Feature) -> None:
         if feature not in capabilities:
-            raise UnsupportedError(f"this store has no {words}", feature=feature)
+            has = " or ".join(other for other in instead if other in capabilities)
+            raise UnsupportedError(f"this store has no {words}{has and f'; it has {has}'}", feature=feature)
 
     for name, spec in schema.vectors.items():
         need("dense", "dense vectors")
-        need(spec.metric, f"{spec.metric} metric (vector {name!r})")
+        need(spec.metric, f"{spec.metric} metric (vector {name!r})", "cosine", "dot", "l2")
         if spec.multi:
             need("multi_vector", f"multi-vectors (vector {name!r})")
     if len(schema.vectors) > 1:
@@ -747,9 +748,11 @@ def check_schema(schema: Schema, capabilities: Capabilities) -> None:
         need("text", "BM25 search")
     index, default = schema.index, IndexParams()
     if index.quantization != "none":
-        need(index.quantization, f"{index.quantization} quantization")
+        kinds: tuple[Feature, ...] = ("scalar", "product", "binary")
+        less = "" if any(kind in capabilities for kind in kinds) else ", nor any other; leave `quantization` out"
+        need(index.quantization, f"{index.quantization} quantization{less}", *kinds)
     if (index.m, index.ef_construct, index.ef) != (default.m, default.ef_construct, default.ef):
-        need("hnsw", "HNSW parameters to set; leave `index` out")
+        need("hnsw", "HNSW parameters to set (m, ef_construct, ef, a profile of them); leave `index` out")
 
 
 def fused_search(store: Store, queries: Sequence[Query]) -> list[list[Hit]]:

@@ -6,15 +6,18 @@ query, fetch, fetch by metadata, list, update, delete, statistics and namespaces
 documented limits and refuses what they forbid: ids of ASCII up to 512 characters, metadata of flat
 strings, numbers (kept as float64), booleans and lists of strings up to 40 KB, filters of `$eq $ne $gt
 $gte $lt $lte $in $nin $exists $and $or` alone, 1,000 records and 2 MB an upsert, top_k 10,000, 4 MB a
-query's result, no zero vectors. Where the documentation leaves a choice it takes the stricter one: null
-in metadata is refused, and `$ne` and `$nin` do not match a missing field.
+query's result, no zero vectors, 1,000 sparse values. An index of `_values` and `_sparse_values` scores the
+sum of both inner products, and wants dotproduct and a dense vector in every record and query; only a query
+may have zeros there, beside a sparse vector. An index of `_sparse_values` alone finds those that share an
+index. Where the documentation leaves a choice it takes the stricter one: null in metadata is refused, `$ne`
+and `$nin` do not match a missing field, and a sparse value is not zero.
 
 It is eventually consistent in log sequence numbers: a write gets the next LSN of its namespace
 (`x-pinecone-request-lsn`) and every read serves the state at the indexed LSN, which a query reports
 (`x-pinecone-max-indexed-lsn`). The last `lag` writes stay unindexed until queries move the indexer on by
 one each; nothing depends on time. `frozen` stops the indexer.
 
-Left out: pods, collections, backups, imports, documents, integrated embedding, sparse vectors, gRPC,
+Left out: pods, collections, backups, imports, documents, integrated embedding, gRPC,
 approximation (search is exact), rate limits and cost (`fail` makes errors to order).
 """
 
@@ -35,6 +38,7 @@ import numpy as np
 MAX_METADATA = 40_960
 MAX_REQUEST = 2 * 2**20
 MAX_RESULT = 4 * 2**20
+MAX_SPARSE = 1000
 METRICS = ("cosine", "dotproduct", "euclidean")
 
 Metadata = dict[str, Any]
@@ -152,6 +156,7 @@ def checked_metadata(metadata: Any) -> Metadata:
 class Stored:
     values: np.ndarray[Any, np.dtype[np.float32]]
     metadata: Metadata
+    sparse: dict[int, float] = field(default_factory=dict)
 
 
 Records = dict[str, Stored]
@@ -192,8 +197,9 @@ class Namespace:
 @dataclass
 class Index:
     name: str
-    dimension: int
+    dimension: int  # 0 where it has no dense vectors
     metric: str
+    sparse: bool
     described: dict[str, Any]
     namespaces: dict[str, Namespace] = field(default_factory=dict)
 
@@ -303,21 +309,26 @@ class PineconeDouble:
             raise Refused(400, "Name must consist of lower case alphanumeric characters or '-'")
         if name in self.indexes:
             raise Refused(409, f"Resource {name} already exists")
-        if set(fields) != {"_values"}:
-            raise Refused(400, "this double has dense indexes alone")
-        dense = fields["_values"]
-        if not 1 <= dense["dimension"] <= 20_000 or dense["metric"] not in METRICS:
+        if not fields or not set(fields) <= {"_values", "_sparse_values"}:
+            raise Refused(400, "this double has indexes of vectors alone")
+        dense, sparse = fields.get("_values"), "_sparse_values" in fields
+        if dense and (not 1 <= dense["dimension"] <= 20_000 or dense["metric"] not in METRICS):
             raise Refused(400, f"dimension must be 1 to 20,000 and metric one of {', '.join(METRICS)}")
+        kept = {"_values": {**dense, "type": "dense_vector"}} if dense else {}
+        if sparse:
+            kept["_sparse_values"] = {"type": "sparse_vector"}
         described = {
             "name": name,
             "host": f"{self.url}/data/{name}",
             "status": {"ready": True, "state": "Ready"},
-            "schema": {"fields": {"_values": {**dense, "type": "dense_vector"}}},
+            "schema": {"fields": kept},
             "deployment": {**body["deployment"], "deployment_type": "managed"},
             "deletion_protection": body.get("deletion_protection", "disabled"),
             "tags": _checked_tags(body.get("tags")),
         }
-        self.indexes[name] = Index(name, dense["dimension"], dense["metric"], described)
+        self.indexes[name] = Index(
+            name, dense["dimension"] if dense else 0, dense["metric"] if dense else "dotproduct", sparse, described
+        )
         return described
 
     # --- data plane ---
@@ -387,10 +398,10 @@ class PineconeDouble:
             raise Refused(400, f"1 to 1,000 records are upserted at once, got {len(body['vectors'])}")
         written = {}
         for given in body["vectors"]:
-            if given.get("sparseValues"):
-                raise Refused(400, "Index configuration does not support sparse values")
-            metadata = checked_metadata(given.get("metadata") or {})
-            written[_checked_id(given["id"])] = Stored(_checked_values(index, given["values"]), metadata)
+            metadata, sparse = checked_metadata(given.get("metadata") or {}), _checked_sparse(index, given, "Values")
+            if not index.dimension and not sparse:
+                raise Refused(400, "records of a sparse index must have sparse values")
+            written[_checked_id(given["id"])] = Stored(_checked_values(index, given.get("values")), metadata, sparse)
         space = index.namespaces.setdefault(name, Namespace())
         headers = self._write(space, lambda records: records.update(written))
         return {"upsertedCount": len(written)}, headers
@@ -413,7 +424,7 @@ class PineconeDouble:
             for record_id, stored in list(records.items()):
                 if chosen(record_id, stored):
                     now = stored.values if values is None else values
-                    records[record_id] = Stored(now, {**stored.metadata, **changed})
+                    records[record_id] = Stored(now, {**stored.metadata, **changed}, stored.sparse)
 
         return answer, self._write(space, change)
 
@@ -444,16 +455,26 @@ class PineconeDouble:
         if not isinstance(top, int) or not 1 <= top <= 10_000:
             raise Refused(400, f"topK must be 1 to 10,000, got {top}")
         test = compiled(body["filter"]) if "filter" in body else None
-        wanted = _checked_values(index, body["vector"], "query").astype(np.float64)
+        words = _checked_sparse(index, body, "Vector")
+        if not index.dimension and not words:
+            raise Refused(400, "queries of a sparse index must have a sparse vector")
+        if words and index.dimension and index.metric != "dotproduct":
+            raise Refused(400, "Index configuration does not support sparse values")
+        wanted = _checked_values(index, body.get("vector"), "query", bool(words)).astype(np.float64)
         space = index.namespaces.get(name, Namespace())
         found = list(space.records.items())
         chosen = [place for place, (_, stored) in enumerate(found) if test is None or test(stored.metadata)]
+        if not index.dimension:
+            chosen = [place for place in chosen if found[place][1].sparse.keys() & words.keys()]
         scores = np.empty(0)
         if chosen:
             rows, lengths = space.matrix
-            if test is not None:
+            if len(chosen) < len(found):
                 rows, lengths = rows[chosen], lengths[chosen]
             scores = _scores(index.metric, rows, lengths, wanted)
+            if words:
+                sparse = (found[place][1].sparse for place in chosen)
+                scores = scores + [sum(v * words.get(i, 0.0) for i, v in each.items()) for each in sparse]
         best = np.argsort(scores if index.metric == "euclidean" else -scores, kind="stable")[:top]
         shown = body.get("includeValues", False), body.get("includeMetadata", False)
         matches = []
@@ -495,6 +516,8 @@ def _described(index: Index, name: str) -> dict[str, Any]:
 
 def _vector(record_id: str, stored: Stored, values: bool = True, metadata: bool = True) -> dict[str, Any]:
     shown: dict[str, Any] = {"id": record_id, "values": stored.values.tolist() if values else []}
+    if values and stored.sparse:
+        shown["sparseValues"] = {"indices": list(stored.sparse), "values": list(stored.sparse.values())}
     if metadata and stored.metadata:
         shown["metadata"] = stored.metadata
     return shown
@@ -523,15 +546,31 @@ def _checked_id(record_id: Any) -> str:
     return record_id
 
 
-def _checked_values(index: Index, values: Any, what: str = "vector") -> np.ndarray[Any, np.dtype[np.float32]]:
-    array = np.asarray(values, np.float32)
+def _checked_values(
+    index: Index, values: Any, what: str = "vector", zeros: bool = False
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    array = np.asarray(values or [], np.float32)
     if array.shape != (index.dimension,):
-        raise Refused(
-            400, f"{what} dimension {len(values)} does not match the dimension of the index {index.dimension}"
-        )
-    if not array.any():
+        raise Refused(400, f"{what} dimension {len(array)} does not match the dimension of the index {index.dimension}")
+    if index.dimension and not zeros and not array.any():
         raise Refused(400, "Dense vectors must contain at least one non-zero value")
     return array
+
+
+def _checked_sparse(index: Index, given: Any, what: str) -> dict[int, float]:
+    sparse = given.get(f"sparse{what}")
+    if not sparse:
+        return {}
+    if not index.sparse:
+        raise Refused(400, "Index configuration does not support sparse values")
+    indices, values = sparse["indices"], sparse["values"]
+    if not 1 <= len(indices) <= MAX_SPARSE or len(indices) != len(values):
+        raise Refused(400, f"Sparse vectors have 1 to {MAX_SPARSE} values, as many as indices")
+    if len(set(indices)) != len(indices) or not all(isinstance(i, int) and 0 <= i < 2**32 for i in indices):
+        raise Refused(400, "Sparse indices are distinct and of 32 bits")
+    if not all(values):
+        raise Refused(400, "Sparse values must not be zero")
+    return dict(zip(indices, np.asarray(values, np.float32).tolist(), strict=True))
 
 
 def _checked_tags(tags: Any) -> dict[str, str] | None:

@@ -45,8 +45,8 @@ class TestFaiss(Folders, StoreSuite):
     pass
 
 
-class TestFaissIndexed(Folders, Searching, Sequences):
-    """The same where everything is in an index at once, and no search is exact unless it must be."""
+class Indexed:
+    """Everything is in an index at once, and no search is exact unless it must be."""
 
     @pytest.fixture(autouse=True)
     def _always(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,6 +58,22 @@ class TestFaissIndexed(Folders, Searching, Sequences):
             store.optimize()
 
         monkeypatch.setattr(faiss.FaissStore, "_upsert", then_optimize)
+
+
+class TestFaissIndexed(Indexed, Folders, Searching, Sequences):
+    pass
+
+
+class TestFaissBinary(Indexed, Folders, Sequences):
+    """By the signs of the numbers, with candidates enough for the few records there are."""
+
+    @pytest.fixture(params=["BFlat", "BHNSW32"])
+    def new_url(self, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[Schema], str]:
+        numbers = itertools.count()
+        return lambda _: f"faiss:{tmp_path}/{next(numbers)}?index={request.param}"
+
+    def schema(self, **given: Any) -> Schema:
+        return super().schema(**given, index=IndexParams(oversampling=50))
 
 
 def always_indexed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,8 +172,26 @@ def test_recall_of_few_and_of_many(filled: Store, k: int) -> None:
         ("PCA32,IVF64,Flat", IndexParams(oversampling=10), 0.8),
         ("SQfp16", IndexParams(), 0.99),
         ("Flat", IndexParams(), 1.0),
+        ("BFlat", IndexParams(oversampling=50), 0.9),
+        ("BHNSW32", IndexParams(oversampling=50), 0.9),
+        ("BIVF64", IndexParams(oversampling=50), 0.8),
+        ("BIVF64_HNSW16", IndexParams(oversampling=50), 0.8),
     ],
-    ids=["scalar", "product", "binary", "HNSW32,SQ8", "IVF64,Flat", "IVF64,SQ8", "PCA32,IVF64,Flat", "SQfp16", "Flat"],
+    ids=[
+        "scalar",
+        "product",
+        "binary",
+        "HNSW32,SQ8",
+        "IVF64,Flat",
+        "IVF64,SQ8",
+        "PCA32,IVF64,Flat",
+        "SQfp16",
+        "Flat",
+        "BFlat",
+        "BHNSW32",
+        "BIVF64",
+        "BIVF64_HNSW16",
+    ],
 )
 def test_every_kind_of_index(url: str, index: str, params: IndexParams, least: float) -> None:
     """Built, searched with and without conditions, extended, with dead records, and opened again."""
@@ -441,11 +475,25 @@ def test_threads_search_while_an_index_is_built_and_extended(url: str) -> None:
         ("faiss:{}?index=PQ3", errors.InvalidInput, "multiple of the number of subquantizers"),
         ("faiss:{}?index=IDMap,Flat", errors.UnsupportedError, "leave .*IDMap"),
         ("faiss:{}?index=IVF16,PQ2,RFlat", errors.UnsupportedError, "leave .*RFlat"),
+        ("faiss:{}?index=BHash16", errors.UnsupportedError, "there are BFlat, .*; or use quantization binary"),
+        ("faiss:{}?index=BHNSW1", errors.InvalidInput, "at least 2 links"),
     ],
 )
 def test_bad_urls_make_nothing(folder: Path, given: str, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         stores.connect(given.format(folder), SCHEMA)
+    assert not folder.exists()
+
+
+def test_where_signs_mean_nothing_a_binary_index_is_refused(url: str, folder: Path) -> None:
+    far = Schema({"dense": VectorSpec(4, "l2")})
+    with pytest.raises(errors.UnsupportedError, match="'dense' is l2; use quantization binary"):
+        stores.connect(f"{url}?index=BFlat", far)
+    rough = Schema({"dense": VectorSpec(4)}, index=IndexParams(rescore=False))
+    with pytest.raises(errors.UnsupportedError, match="Hamming distances are no scores; leave rescore on"):
+        stores.connect(f"{url}?index=BHNSW32", rough)
+    with pytest.raises(errors.InvalidInput, match="BFlat has no ef_construct and no ef"):
+        stores.connect(f"{url}?index=BFlat", Schema({"dense": VectorSpec(4)}, index=IndexParams(ef=99, ef_construct=9)))
     assert not folder.exists()
 
 

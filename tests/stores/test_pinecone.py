@@ -19,13 +19,14 @@ import pytest
 pytest.importorskip("pinecone", reason="needs the client of Pinecone: pip install 'nearest[pinecone]'")
 
 from nearest import filters, stores
-from nearest.contract import Dense, IndexParams, Query, Record, Schema, VectorSpec
+from nearest.contract import Dense, IndexParams, Query, Record, Schema, Sparse, SparseVector, VectorSpec
 from nearest.errors import (
     AccessDenied,
     BatchFailed,
     CollectionDamaged,
     ConnectionFailed,
     InvalidInput,
+    InvalidQuery,
     InvalidRecord,
     MissingDependency,
     NotACollection,
@@ -42,6 +43,7 @@ from tests.stores.by_url import ByURL
 from tests.stores.pinecone_double import PineconeDouble
 
 SCHEMA = Schema(vectors={"dense": VectorSpec(4)})
+WORDS = Schema(vectors={"dense": VectorSpec(4)}, sparse=("words",))
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ class TestPinecone(ByURL, StoreSuite):
 
         def named(schema: Schema) -> str:
             specs = "-".join(f"{spec.dim}-{spec.metric}" for spec in schema.vectors.values())
-            return url(double, f"index-{specs}/{next(numbers)}")
+            return url(double, f"index-{specs}{'-sparse' * len(schema.sparse)}/{next(numbers)}")
 
         return named
 
@@ -230,12 +232,99 @@ def test_schemas_that_pinecone_cannot_hold_are_refused(double: PineconeDouble) -
         stores.connect(url(double), Schema(vectors=SCHEMA.vectors, fields={f"f{i}": "keyword" for i in range(3000)}))
     for refused in (
         Schema(vectors=SCHEMA.vectors, index=IndexParams(m=32)),
-        Schema(vectors=SCHEMA.vectors, sparse=("words",)),
         Schema(vectors=SCHEMA.vectors, text="body"),
     ):
         with pytest.raises(UnsupportedError):
             stores.connect(url(double), refused)
+    with pytest.raises(UnsupportedError, match=r"one sparse vector, the schema has \['a', 'b'\]; keep each in"):
+        stores.connect(url(double), Schema(vectors=SCHEMA.vectors, sparse=("a", "b")))
+    with pytest.raises(UnsupportedError, match=r"no sparse vectors beside l2 .*; use cosine or dot"):
+        stores.connect(url(double), Schema(vectors={"dense": VectorSpec(4, "l2")}, sparse=("words",)))
     assert double.requests == []
+
+
+# --- sparse vectors --------------------------------------------------------------------------------
+
+
+def words(values: dict[int, float]) -> SparseVector:
+    return SparseVector(np.array(list(values), np.int64), np.array(list(values.values())))
+
+
+def test_neither_vector_counts_in_a_search_by_the_other(double: PineconeDouble) -> None:
+    """The index answers for the sum of both inner products."""
+    store = stores.connect(url(double), WORDS)
+    assert double.indexes["books"].metric == "dotproduct"
+    given = {"a": {1: 9.0, 2: 0.5}, "b": {2: -3.0}, "c": {}, "d": {5: 7.0, 2: 0.0}}
+    records = [Record(i, {"dense": 3 * vector(n), "words": words(v)}) for n, (i, v) in enumerate(given.items())]
+    put(store, [*records, Record("e", {"dense": vector(4)})])
+    hits = store.search(Query(Sparse(words({2: 2.0, 3: 1.0}), "words"), k=3, with_vectors=True))
+    assert [(hit.id, hit.score) for hit in hits] == [("a", 1.0), ("d", 0.0), ("b", -6.0)]
+    assert hits[1].vectors["words"].values.tolist() == [0.0, 7.0]
+    query = vector(0, 1)
+    for hit in store.search(Query(Dense(query))):
+        dense = vector("abcde".index(hit.id))
+        assert hit.score == pytest.approx(dense @ query / np.linalg.norm(dense) / np.linalg.norm(query), abs=1e-6)
+    store.close()
+    again = stores.connect(url(double))
+    assert again.schema == WORDS
+    got = {record.id: record.vectors.get("words") for record in again.scan_all(with_vectors=True)}
+    assert got["e"] is None
+    assert {i: dict(zip(v.indices.tolist(), v.values.tolist(), strict=True)) for i, v in got.items() if v} == given
+
+
+def test_a_sparse_search_under_a_condition_is_one_request(double: PineconeDouble) -> None:
+    store = stores.connect(url(double), WORDS)
+    put(store, [Record(f"r{i}", {"dense": vector(i), "words": words({i % 3: 1.0 + i})}, {"n": i}) for i in range(20)])
+    before = len(double.requests)
+    hits = store.search(Query(Sparse(words({1: 1.0}), "words"), where=filters.parse({"n": {"$ne": 4}})))
+    assert [hit.id for hit in hits] == ["r19", "r16", "r13", "r10", "r7", "r1"]
+    assert len(double.requests) == before + 1
+    assert store.search(Query(Sparse(words({1: 0.0}), "words"))) == []
+
+
+def test_sparse_vectors_alone(double: PineconeDouble) -> None:
+    """Every record of such an index needs a vector, also one that has none for us."""
+    schema = Schema(sparse=("words",))
+    store = stores.connect(url(double), schema)
+    assert double.indexes["books"].described["schema"]["fields"].keys() == {"_sparse_values"}
+    put(store, [Record("a", {"words": words({0: 2.0})}), Record("b", {}, {"n": 1}), Record("c", {"words": words({})})])
+    assert [(hit.id, hit.score) for hit in store.search(Query(Sparse(words({0: 3.0}), "words")))] == [("a", 6.0)]
+    assert [set(record.vectors) for record in store.get([*"abc"], with_vectors=True)] == [{"words"}, set(), {"words"}]
+    store.delete(["a"])
+    store.wait()
+    assert stores.connect(url(double), schema).count() == 2
+
+
+def test_an_index_without_a_place_for_sparse_vectors_is_refused(double: PineconeDouble) -> None:
+    dot = {"dense": VectorSpec(4, "dot")}
+    stores.connect(url(double), Schema(vectors=dot))
+    with pytest.raises(
+        SchemaMismatch, match=r"for dimension 4 and dotproduct, the schema for .*, sparse vectors; give"
+    ):
+        stores.connect(url(double, "books/fr"), Schema(vectors=dot, sparse=("words",)))
+    stores.connect(url(double, "words/en"), WORDS)
+    stores.connect(url(double, "words/fr"), Schema(vectors=dot))
+    for schema in (SCHEMA, Schema(sparse=("words",))):
+        with pytest.raises(SchemaMismatch, match="for dimension 4 and dotproduct, sparse vectors, the schema for"):
+            stores.connect(url(double, "words/de"), schema)
+
+
+def test_too_large_sparse_vectors_are_refused_before_anything_is_written(double: PineconeDouble) -> None:
+    store = stores.connect(url(double), WORDS)
+    good = Record("good", {"dense": vector(0), "words": words(dict.fromkeys(range(2**32 - 1000, 2**32), 0.1))})
+    large = words(dict.fromkeys(range(1001), 1.0))
+    with pytest.raises(InvalidRecord, match="'big': sparse vector 'words' has 1001 values; Pinecone takes 1000"):
+        store.upsert([good, Record("big", {"dense": vector(1), "words": large})])
+    with pytest.raises(InvalidRecord, match=r"'big': .* 10999 for its sparse vector's indices; Pinecone takes 40960"):
+        store.upsert([good, Record("big", good.vectors, {"text": "x" * 29_900})])
+    store.wait()
+    assert store.count() == 0
+    with pytest.raises(InvalidQuery, match="the query has 1001 sparse values; Pinecone takes 1000"):
+        store.search(Query(Sparse(large, "words")))
+    put(store, [Record(f"r{i}", good.vectors, {"text": "x" * 29_000}) for i in range(200)])  # in parts of 2 MB
+    hits = store.search(Query(Sparse(good.vectors["words"], "words"), k=200, with_vectors=True))
+    assert len(hits) == 200
+    assert all(len(hit.vectors["words"].values) == 1000 for hit in hits)
 
 
 # --- errors ----------------------------------------------------------------------------------------

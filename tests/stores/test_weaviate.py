@@ -419,6 +419,30 @@ def test_what_is_not_weaviates_fusion_is_ours(double: Double, find: Fused) -> No
         assert double.calls == {"Search": len(searchable)}
 
 
+def test_queries_of_one_call_go_at_once_and_keep_their_order(double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    with connect(double) as store:
+        store.upsert(records(30))
+        finds: list[Any] = [Dense([1, 0, 0, 0]), Text("number7"), Dense([1, 9, 0, 0]), Text("number3")]
+        finds.append(Fused((Dense([1, 2, 0, 0]), Text("number9")), "rrf"))  # of two requests, fused here
+        queries = [Query(find, k=3) for find in finds]
+        expected = [store.search(query) for query in queries]
+        meeting, asked = threading.Barrier(2), store._asked  # one after another they never meet
+
+        def meet(query: Query, limit: int) -> dict[str, Any]:
+            meeting.wait(timeout=10)
+            return asked(query, limit)
+
+        monkeypatch.setattr(store, "_asked", meet)
+        assert store.search_many(queries) == expected
+        monkeypatch.setattr(store, "_asked", asked)
+        double.calls.clear()
+        many = store.search_many([Query(Dense([1, n, 0, 0]), k=1) for n in range(25)])
+        assert [hits[0].id for hits in many] == [f"r{n}" for n in range(25)]
+        assert double.calls == {"Search": 25}
+    with pytest.raises(StorageError, match="closed"):
+        store.search_many(queries)
+
+
 def test_more_candidates_are_asked_for(double: Double) -> None:
     """By a higher limit, since Weaviate takes neither `ef` nor oversampling with a query."""
     with connect(double, Schema({"dense": VectorSpec(4)})) as store:

@@ -2,6 +2,7 @@
 
     faiss:./dir
     faiss:./dir?index=IVF1024,SQ8      any of FAISS's factory strings, instead of what IndexParams says
+    faiss:./dir?index=BHNSW32          or BFlat, BIVF1024: the signs of the numbers, a bit each, by Hamming distance
     faiss:./dir?gpu=false              do not use the GPU, which is used where faiss-gpu is installed
 
 A folder holds one collection: `records.sqlite` (ids, payloads, and the slot of each record; see `_sqlite`), a file of
@@ -18,6 +19,8 @@ time and half the memory), scalar HNSW{m},SQ8, product IVF_HNSW{m},PQ of dim / 4
 (Gao and Long, 2024). Graphs are bad at inner products; under dot an HNSW index searches by distances, which put things
 in the same order once every vector has one more dimension that makes all of a length (Bachrach et al., 2014). Of an IVF
 index as many lists are probed as hold ef * m vectors, which is what HNSW would compare.
+A binary index (B...) is for cosine and dot, and always rescored; of so short codes many more than k are needed: give
+an `oversampling` of 10 or more.
 The GPU holds what faiss-gpu can hold (flat and IVF, no HNSW); this path has not run in this project's tests.
 """
 
@@ -100,6 +103,7 @@ _EXACT_ROWS = 2_000  # comparing so few is faster than any index
 _EXACT_ROWS_AN_EF = 30  # as many exact comparisons cost what one candidate of a graph costs (60,000 x 384)
 _GATHER = 8  # queries for which it pays to bring the vectors together
 _KEPT_PARAMS = 100
+_BINARY = re.compile(r"B(Flat|HNSW\d+|IVF\d+(_HNSW\d+)?)")
 _NO_PLACE = ("IDMap", "Refine", "RFlat", "NSG", "NNDescent")
 
 
@@ -370,7 +374,8 @@ class _Field:
         self._schema = schema
         self._given = factory
         self._faiss = faiss
-        self._gpu = _Gpu(faiss) if gpu and _has_gpu(faiss) else None
+        self._binary = factory is not None and _is_binary(factory)
+        self._gpu = _Gpu(faiss) if gpu and _has_gpu(faiss) and not self._binary else None
         self._searched: Any = None  # the index, or its copy on the GPU
         self._search_params: dict[int, Any] = {}  # by ef
 
@@ -438,7 +443,7 @@ class _Field:
             for start in range(self.covered, size, _GROW_BLOCK):
                 end = min(start + _GROW_BLOCK, size)
                 with data.gate.exclusive():
-                    self.index.add(_lifted(self.vectors[start:end], self._bound))
+                    self.index.add(self._coded(self.vectors[start:end], self._bound))
                     self.covered = end
             with data.gate.exclusive():
                 self._use(self.index, size, self._trained, self._bound)
@@ -453,12 +458,16 @@ class _Field:
         index = _make(self._faiss, factory, self.spec, self.params.ef_construct)
         trained = 0
         if not index.is_trained:
-            index.train(_lifted(self._sample(data.living, index), bound))
+            index.train(self._coded(self._sample(data.living, index), bound))
             trained = size
         for start, end in self._spans(0, size):
-            index.add(_lifted(self.vectors[start:end], bound))
+            index.add(self._coded(self.vectors[start:end], bound))
         with data.gate.exclusive():
             self._use(index, size, trained, bound)
+
+    def _coded(self, vectors: Float32, bound: float) -> Any:
+        """As the index takes them: with one more dimension if there is a bound, or as bits."""
+        return np.packbits(vectors > 0, axis=1) if self._binary else _lifted(vectors, bound)
 
     def _longest(self, start: int, end: int) -> float:
         """The greatest squared length of some slots' vectors, at least the smallest number above 0."""
@@ -489,7 +498,11 @@ class _Field:
         try:
             with part.open("wb") as file:
                 sink = _Sink(file)
-                self._faiss.write_index(self.index, self._faiss.PyCallbackIOWriter(sink, 2**20), flags)
+                writer = self._faiss.PyCallbackIOWriter(sink, 2**20)
+                if self._binary:
+                    self._faiss.write_index_binary(self.index, writer)
+                else:
+                    self._faiss.write_index(self.index, writer, flags)
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
@@ -510,7 +523,7 @@ class _Field:
         if not path.is_file() or _crc32(path) != noted["crc32"]:
             return
         try:
-            index = self._faiss.read_index(str(path))
+            index = (self._faiss.read_index_binary if self._binary else self._faiss.read_index)(str(path))
         except RuntimeError:  # of another version of FAISS
             return
         if self._vectors_apart(index):
@@ -539,6 +552,8 @@ class _Field:
         """Of the index: FAISS's distances or products, best first, and slots; (q, depth), -1 for none."""
         if self._bound:
             queries = np.pad(queries, ((0, 0), (0, 1)))
+        elif self._binary:
+            queries = self._coded(queries, 0.0)
         params = self._search_params.get(ef)
         if params is None:  # making them takes a tenth of a search
             params = _search_params(self._faiss, self.index, ef, self.params.m)
@@ -748,21 +763,28 @@ def _metric(faiss: Any, factory: str, spec: VectorSpec) -> int:
     return metric
 
 
+def _is_binary(factory: str) -> bool:
+    return re.match("B(Flat|HNSW|IVF|Hash)", factory) is not None
+
+
 def _make(faiss: Any, factory: str, spec: VectorSpec, ef_construct: int) -> Any:
-    index = faiss.index_factory(spec.dim + _lifts(factory, spec), factory, _metric(faiss, factory, spec))
+    if _is_binary(factory):
+        index = faiss.index_binary_factory(-(-spec.dim // 8) * 8, factory)
+    else:
+        index = faiss.index_factory(spec.dim + _lifts(factory, spec), factory, _metric(faiss, factory, spec))
     for part in _parts(faiss, index):
-        if isinstance(part, faiss.IndexHNSW):
+        if isinstance(part, faiss.IndexHNSW | faiss.IndexBinaryHNSW):
             part.hnsw.efConstruction = ef_construct
     return index
 
 
 def _parts(faiss: Any, index: Any) -> Iterator[Any]:
     """An index and what it is made of."""
-    index = faiss.downcast_index(index)
+    index = (faiss.downcast_IndexBinary if isinstance(index, faiss.IndexBinary) else faiss.downcast_index)(index)
     yield index
     if isinstance(index, faiss.IndexPreTransform):
         yield from _parts(faiss, index.index)
-    if isinstance(index, faiss.IndexIVF):
+    if isinstance(index, faiss.IndexIVF | faiss.IndexBinaryIVF):
         yield from _parts(faiss, index.quantizer)
 
 
@@ -770,9 +792,9 @@ def _search_params(faiss: Any, index: Any, ef: int, m: int) -> Any:
     if isinstance(index, faiss.IndexPreTransform):
         inner = faiss.downcast_index(index.index)
         return faiss.SearchParametersPreTransform(index_params=_search_params(faiss, inner, ef, m))
-    if isinstance(index, faiss.IndexHNSW):
+    if isinstance(index, faiss.IndexHNSW | faiss.IndexBinaryHNSW):
         return faiss.SearchParametersHNSW(efSearch=ef)
-    if isinstance(index, faiss.IndexIVF):
+    if isinstance(index, faiss.IndexIVF | faiss.IndexBinaryIVF):
         probes = math.ceil(ef * m * index.nlist / max(index.ntotal, 1))
         return faiss.SearchParametersIVF(nprobe=min(max(probes, 8), index.nlist))
     return None
@@ -788,6 +810,8 @@ def _check_factory(faiss: Any, schema: Schema, factory: str | None) -> None:
                 f"index={factory}: ids, full vectors to rescore by and incremental adding are this store's own; leave "
                 f"{', '.join(_NO_PLACE)} out"
             )
+        if _is_binary(factory):
+            _check_binary(schema, factory)
     for name, spec in schema.vectors.items():
         string = factory or _factory(schema, spec, 1)
         _check_numbers(string, factory)
@@ -798,17 +822,35 @@ def _check_factory(faiss: Any, schema: Schema, factory: str | None) -> None:
             raise InvalidInput(f"index={string}: FAISS cannot make it for vector {name!r} ({why})") from None
         if factory is not None:
             _check_used(faiss, factory, index, schema.index)
-        if any(part.metric_type != _metric(faiss, string, spec) for part in _parts(faiss, index)):
+        floats = not _is_binary(string)
+        if floats and any(part.metric_type != _metric(faiss, string, spec) for part in _parts(faiss, index)):
             raise UnsupportedError(
                 f"index={string}: FAISS has it for distances alone, vector {name!r} is {spec.metric}"
             )
 
 
+def _check_binary(schema: Schema, factory: str) -> None:
+    """Raises for a binary index that finds too little, or where Hamming distances between signs mean nothing."""
+    if not _BINARY.fullmatch(factory):
+        raise UnsupportedError(
+            f"index={factory}: of FAISS's binary indexes there are BFlat, BHNSW32, BIVF1024 and BIVF1024_HNSW32 here "
+            "(with any numbers); or use quantization binary, which is IVF1024,RaBitQ"
+        )
+    for name, spec in schema.vectors.items():
+        if spec.metric == "l2":
+            raise UnsupportedError(
+                f"index={factory}: signs tell nothing of distances, vector {name!r} is l2; "
+                "use quantization binary, which is IVF1024,RaBitQ, or cosine or dot"
+            )
+    if not schema.index.rescore:
+        raise UnsupportedError(f"index={factory}: Hamming distances are no scores; leave rescore on")
+
+
 def _check_used(faiss: Any, factory: str, index: Any, params: IndexParams) -> None:
     """Raises for what was asked for and such an index has no use for."""
     parts = list(_parts(faiss, index))
-    graph = any(isinstance(part, faiss.IndexHNSW) for part in parts)
-    lists = any(isinstance(part, faiss.IndexIVF) for part in parts)
+    graph = any(isinstance(part, faiss.IndexHNSW | faiss.IndexBinaryHNSW) for part in parts)
+    lists = any(isinstance(part, faiss.IndexIVF | faiss.IndexBinaryIVF) for part in parts)
     unused = [("ef_construct", not graph), ("ef", not graph and not lists)]
     default = IndexParams()
     if named := [name for name, idle in unused if idle and getattr(params, name) != getattr(default, name)]:

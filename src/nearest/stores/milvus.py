@@ -24,6 +24,11 @@ How a record lies in Milvus' fields, and what a condition becomes, is in `_milvu
 The schema is a property of the collection, set in the call that creates it; indexes that a crash kept from being
 made are made by the next opening.
 
+Milvus Lite's approximate indexes lose neighbours under a condition that few satisfy: a graph passes by those that do.
+There a search under a condition first asks for up to 1,000 vectors that satisfy it; if that is all of them, they are
+compared here, exactly, else the graph is searched with an `ef` that finds the neighbours of as few, as it is at once
+by the next search under that condition, until this store writes.
+
 Not offered: multi-vectors, and sparse vectors, since Milvus prunes by the largest weights (WAND, MaxScore), which takes
 weights for positive, and nearest's may be negative.
 """
@@ -43,6 +48,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
+
+import numpy as np
 
 from nearest.contract import (
     Capabilities,
@@ -95,6 +102,9 @@ _MAX_FIELDS = 64
 _SLICE_BYTES = 32 * 2**20  # a server takes messages of 64 MiB
 _SLICE_ROWS = 10_000
 _PAGE_BYTES = 16 * 2**20
+_FEW = 1000  # vectors that a condition leaves, which are compared here where the database's index is no good at it
+_PASSED = 2  # times k, matches that a graph must pass by
+_KEPT = 100  # conditions known to leave more than a few
 _PAGE_ROWS = 1_001  # one more than a usual page of a scan, which tells whether another follows
 _TIES = 2  # reciprocal ranks tie often, and Milvus cuts among equals as it likes
 _CONSISTENCY = {"strong": "Strong", "session": "Session", "bounded": "Bounded", "eventually": "Eventually"}
@@ -369,6 +379,7 @@ class MilvusStore(Store):
         self._kind = _KINDS[layout["index"]]
         self._columns = Columns(schema, layout)
         self.capabilities = _capabilities(server, self._kind, address)  # type: ignore[misc]  # as the server allows
+        self._many: dict[Filter, int] = {}  # conditions that leave more than a few, and records at that time
         self._page = max(1, min(_PAGE_ROWS, _PAGE_BYTES // (self._columns.vector_bytes + 1)))
 
     # --- opening ---
@@ -452,7 +463,10 @@ class MilvusStore(Store):
     @contextlib.contextmanager
     def _writing(self) -> Iterator[MilvusClient]:
         with contextlib.nullcontext() if self._local is None else self._local.writing, _errors(self._address):
-            yield self._open
+            try:
+                yield self._open
+            finally:
+                self._many.clear()
 
     # --- writing ---
 
@@ -600,18 +614,73 @@ class MilvusStore(Store):
             return self._columns.vectors[find.using], self.schema.vectors[find.using].metric
         return "text_sparse", "bm25"
 
+    def plan(self, query: Query) -> dict[str, list[str]]:
+        plan = super().plan(query)
+        if self._selective(query.where, query.find):
+            plan["completed"].append(f"where, up to {_FEW} matches")
+        return plan
+
+    def _selective(self, where: Filter | None, find: Any) -> bool:
+        """Whether the database would lose neighbours if few satisfy the condition."""
+        if isinstance(find, Fused):
+            return any(self._selective(where, part) for part in find.parts)
+        approximate = self._kind.index_type != "FLAT" and isinstance(find, Dense)
+        return self._server.lite and where is not None and approximate
+
     def _batch(self, queries: list[Query]) -> list[list[Hit]]:
         first = queries[0]
         field, metric = self._target(first.find)
+        params = self._search_params(metric, first.k, first.ef)
+        if first.where is not None and self._selective(first.where, first.find):
+            most = min(_FEW, _PAGE_BYTES // (4 * len(self._data(first.find))))
+            size = self._many.get(first.where)
+            if size is None:
+                rows = self._query(self._columns.expression(first.where), ["id", field], most + 1)
+                if len(rows) <= most:
+                    return self._compared(queries, rows, field, metric)
+                with _errors(self._address):
+                    told = self._open.get_collection_stats(self._address.collection, **self._address.call)
+                if len(self._many) >= _KEPT:
+                    self._many.clear()
+                size = self._many[first.where] = int(told["row_count"])
+            if self._kind.index_type in ("HNSW", "AUTOINDEX"):  # which is HNSW there
+                enough = min(math.ceil(_PASSED * first.k * size / most), size)
+                params["ef"] = max(params.get("ef", first.ef or self.schema.index.ef), enough)
         with _errors(self._address):
             found = self._open.search(
                 self._address.collection, data=[self._data(query.find) for query in queries], anns_field=field,
                 filter=self._columns.expression(first.where), limit=first.k,
                 output_fields=self._columns.fields(first.with_payload, first.with_vectors)[1:],
-                search_params={"params": self._search_params(metric, first.k, first.ef)},
+                search_params={"params": params},
                 consistency_level=self._address.consistency, **self._address.call,
             )  # fmt: skip
         return [self._hits(hits, metric, first) for hits in found]
+
+    def _compared(self, queries: list[Query], rows: list[Any], field: str, metric: str) -> list[list[Hit]]:
+        """The best of these rows, which have ids and vectors, for queries that differ in their vectors alone."""
+        if not rows:
+            return [[] for _ in queries]
+        first, ids = queries[0], [row["id"] for row in rows]
+        vectors = np.array([row[field] for row in rows], np.float64)
+        best: list[list[tuple[str, float]]] = []
+        for query in queries:
+            wanted = np.asarray(self._data(query.find), np.float64)
+            distances = ((vectors - wanted) ** 2).sum(1) if metric == "l2" else vectors @ wanted
+            nearer = 1 if metric == "l2" else -1
+            ranked = sorted(zip(ids, distances.tolist(), strict=True), key=lambda pair: (nearer * pair[1], pair[0]))
+            best.append(ranked[: first.k])
+        entities: dict[str, Any] = {i: {} for some in best for i, _ in some}
+        fields = self._columns.fields(first.with_payload, first.with_vectors)
+        if len(fields) > 1:
+            shown, size = list(entities), self._page if first.with_vectors else _PAGE_ROWS
+            parts = [self._query(_among(shown[at : at + size]), fields) for at in range(0, len(shown), size)]
+            entities = {row["id"]: row for part in parts for row in part}  # without what was deleted in between
+        return [
+            self._hits(
+                [{"id": i, "distance": d, "entity": entities[i]} for i, d in some if i in entities], metric, first
+            )
+            for some in best
+        ]
 
     def _search_params(self, metric: str, k: int, ef: int | None) -> dict[str, Any]:
         if metric == "bm25":
@@ -656,6 +725,7 @@ class MilvusStore(Store):
             and find.weights is None
             and find.rrf_k > 0
             and not query.explain
+            and not self._selective(query.where, find)
             and all(self._data(part) is not None for part in find.parts)
         )
 

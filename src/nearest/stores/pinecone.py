@@ -21,10 +21,16 @@ keys `a.b`: `a.b#` lists its values as tokens that tell their types (`s` string,
 numbers and instants, which is all that an order comparison with any element of a list needs. Text and
 derived metadata share Pinecone's 40 KB a record. Ids that are not printable ASCII are percent-encoded.
 
-Not here: sparse vectors (an index answers for the sum of both scores, not for the sparse one alone),
-BM25 (Pinecone has it on indexes of its Documents API, which this store does not use), HNSW parameters and
-quantization (the service chooses), zero vectors (it refuses them). The client repeats a request of the
-data plane up to three times itself; it has no switch for that.
+One sparse vector may stand beside the dense one, under cosine or dot, or alone. Their index then has the metric
+dotproduct, which is the cosine too, since the dense vectors have unit length. It answers for the sum of both
+products, so a search by one vector alone leaves the other out: a dense one by giving no sparse query, a sparse one
+by a dense query of zeros. Whom a sparse search may find, those that share an index with it, is a condition on the
+metadata `_terms`, the indices as hexadecimal, at most 11 bytes each; a record that has no sparse vector has none.
+
+Not here: several sparse vectors, or one under l2 (Pinecone has neither), BM25 (Pinecone has it on indexes of its
+Documents API, which this store does not use), HNSW parameters and quantization (the service chooses), zero vectors
+(it refuses them). The client repeats a request of the data plane up to three times itself; it has no switch for
+that.
 """
 
 from __future__ import annotations
@@ -57,6 +63,8 @@ from nearest.contract import (
     Query,
     Record,
     Schema,
+    Sparse,
+    SparseVector,
     Store,
     StoreURL,
     check_schema,
@@ -68,6 +76,7 @@ from nearest.errors import (
     CollectionDamaged,
     ConnectionFailed,
     InvalidInput,
+    InvalidQuery,
     InvalidRecord,
     MissingDependency,
     NearestError,
@@ -76,6 +85,7 @@ from nearest.errors import (
     StorageError,
     Throttled,
     TimedOut,
+    UnsupportedError,
 )
 from nearest.filters import And, Comparison, Filter, Loose, Not, Or
 
@@ -86,6 +96,8 @@ REQUIRES = {"pinecone": ">=10.2,<11"}
 KNOWN_GAPS: tuple[Gap, ...] = ()
 
 _SCHEMAS = "nearest-schemas"
+# The fields of an index that the API of vectors uses.
+_DENSE_FIELD, _SPARSE_FIELD = "_values", "_sparse_values"
 _OPTIONS = ("cloud", "region", "host", "timeout", "wait")
 _METRICS: Mapping[Metric, str] = {"cosine": "cosine", "dot": "dotproduct", "l2": "euclidean"}
 # Pinecone's limits.
@@ -96,12 +108,15 @@ _MAX_RESULT = 4_000_000
 _MAX_RECORDS = 1000  # an upsert, a deletion
 _MAX_PAGE = 100  # ids of a listing; records of a fetch by metadata, to stay within a result's size
 _MAX_VALUES = 10_000  # of $in
+_MAX_SPARSE = 1000  # values of a sparse vector
 _MAX_URL = 6000  # bytes of ids in one fetch, whose ids stand in its URL
 _FLOAT = 23  # bytes of a float32 as JSON, at most
+_INDEX = 11  # bytes of a sparse index as JSON, at most, as number and as term
 _REST = 700  # bytes of a record as JSON beside vector and metadata: id, names, punctuation
 _PARALLEL = 8  # requests in flight
 
-_JSON, _OWN_ID = "_json", "_id"
+_JSON, _OWN_ID, _TERMS = "_json", "_id", "_terms"
+_EMPTY = "-"  # the only term of a sparse vector without values
 _FORMAT = {"_v": 1}  # metadata of every record: what a condition that holds for all asks for
 _NOBODY = "%"  # an id that no record can have
 _DIGEST = "%%"  # starts an id that only the record's metadata tells
@@ -110,6 +125,7 @@ _EXACT = 2**53  # float64, which metadata is kept in, holds integers exactly up 
 _LONG = 64  # characters; longer strings are compared by their digests
 
 Metadata = dict[str, Any]
+Parts = dict[str, Any]  # of a record's vectors: `values`, `sparse_values`
 Prepared = tuple[Record, Metadata, int]  # and the metadata's size as JSON, in bytes
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -117,7 +133,7 @@ Result = TypeVar("Result")
 
 class PineconeStore(Store):
     capabilities = Capabilities(
-        features=frozenset({"dense", "cosine", "dot", "l2", "payload_index", "durable"}),
+        features=frozenset({"dense", "sparse", "cosine", "dot", "l2", "payload_index", "durable"}),
         filters=frozenset({"$eq", "$in", "$gt", "$gte", "$lt", "$lte", "$exists"}),
         read_your_writes=False,
         remote=True,
@@ -125,7 +141,7 @@ class PineconeStore(Store):
 
     def __init__(self, index: Index, namespace: str, schema: Schema, patience: float) -> None:
         self.schema = schema
-        ((self._name, self._spec),) = schema.vectors.items()
+        self._dense, self._sparse = next(iter(schema.vectors), None), next(iter(schema.sparse), None)
         self._namespace = namespace
         self._patience = patience
         self._index: Index | None = index
@@ -155,24 +171,33 @@ class PineconeStore(Store):
     # --- writing ---
 
     def _check(self, record: Record) -> None:
-        if not record.vectors[self._name].any():
-            raise InvalidRecord(f"record {record.id!r}: vector {self._name!r} is zero, which Pinecone refuses")
-        if len(repr(record.payload)) < _MAX_METADATA // 20:  # within the limit, however it is written
+        if self._dense is not None and not record.vectors[self._dense].any():
+            raise InvalidRecord(f"record {record.id!r}: vector {self._dense!r} is zero, which Pinecone refuses")
+        terms = 0 if (words := self._words(record)) is None else len(words.indices)
+        if terms > _MAX_SPARSE:
+            raise InvalidRecord(
+                f"record {record.id!r}: sparse vector {self._sparse!r} has {terms} values; "
+                f"Pinecone takes {_MAX_SPARSE}: leave out the smallest, or make smaller chunks"
+            )
+        # Within the limit, however it is written.
+        if 20 * len(repr(record.payload)) + _INDEX * (terms + 2) < _MAX_METADATA:
             return
         _, metadata, size = self._prepared(record)
         if size > _MAX_METADATA:
+            text, beside = len(metadata[_JSON].encode()), len(_dumps(metadata.get(_TERMS, ""))) - 2
+            told = f", {beside} for its sparse vector's indices" if beside else ""
             raise InvalidRecord(
-                f"record {record.id!r}: its payload needs {size} bytes of metadata, {len(metadata[_JSON].encode())} "
-                f"of them as text; Pinecone takes {_MAX_METADATA}: shorten it, or make smaller chunks"
+                f"record {record.id!r}: its payload needs {size} bytes of metadata, {text} of them as text{told}; "
+                f"Pinecone takes {_MAX_METADATA}: shorten it, or make smaller chunks"
             )
 
     def _upsert(self, records: list[Record]) -> None:
         index = self._open
-        requests = list(_requests([self._prepared(record) for record in records], self._spec.dim))
+        requests = list(_requests([self._prepared(record) for record in records], self._dim))
 
         def send(request: list[Prepared]) -> NearestError | None:
             vectors = [
-                {"id": _key(record.id), "values": record.vectors[self._name].tolist(), "metadata": metadata}
+                {"id": _key(record.id), "metadata": metadata, **self._vectors(record)}
                 for record, metadata, _ in request
             ]
             try:
@@ -195,9 +220,23 @@ class PineconeStore(Store):
             first = next(iter(failed.values()))
             raise BatchFailed(f"{len(failed)} of {len(records)} records were not written: {first}", failed)
 
+    @property
+    def _dim(self) -> int:
+        return 0 if self._dense is None else self.schema.vectors[self._dense].dim
+
+    def _words(self, record: Record) -> SparseVector | None:
+        return None if self._sparse is None else record.vectors.get(self._sparse)
+
+    def _vectors(self, record: Record) -> Parts:
+        dense, words = None if self._dense is None else record.vectors[self._dense], self._words(record)
+        # An index without dense vectors wants a sparse one of every record; no search finds it without terms.
+        return _parts_of(dense, words) or _probe(self.schema)
+
     def _prepared(self, record: Record) -> Prepared:
         key = _key(record.id)
         metadata = {_JSON: _dumps(record.payload), **_FORMAT, **_derived(record.payload)}
+        if (words := self._words(record)) is not None:
+            metadata[_TERMS] = _terms(words) or [_EMPTY]
         if key.startswith(_DIGEST):
             metadata[_OWN_ID] = record.id
         return record, metadata, len(_dumps(metadata).encode())
@@ -235,7 +274,7 @@ class PineconeStore(Store):
                 self._wrote(index.update(id=_NOBODY, set_metadata=_FORMAT, namespace=self._namespace))
             with self._lock:
                 self._covered = max(self._covered, deletions)
-        _settle(index, self._namespace, self._spec.dim, self._written, self._patience)
+        _settle(index, self._namespace, self.schema, self._written, self._patience)
 
     # --- reading ---
 
@@ -262,7 +301,11 @@ class PineconeStore(Store):
         if with_payload and _JSON not in metadata:
             raise CollectionDamaged(f"record {key!r} was not written by nearest; delete it, or use another namespace")
         payload = json.loads(metadata[_JSON]) if with_payload else {}
-        vectors = {self._name: np.asarray(vector.values, np.float32)} if with_vectors else {}
+        vectors: dict[str, Any] = {}
+        if with_vectors and self._dense is not None:
+            vectors[self._dense] = np.asarray(vector.values, np.float32)
+        if with_vectors and self._sparse is not None and _TERMS in metadata:
+            vectors[self._sparse] = _sparse_vector(metadata[_TERMS], vector.sparse_values)
         return Record(metadata.get(_OWN_ID) or unquote(key), vectors, payload)
 
     def _count(self, where: Filter | None) -> int:
@@ -310,23 +353,36 @@ class PineconeStore(Store):
     def _search_many(self, queries: list[Query]) -> list[list[Hit]]:
         plain = [query for query in queries if not isinstance(query.find, Fused)]
         answers = iter(zip(plain, self._parallel(self._matches, plain), strict=True))
-        return [
-            self._fused(query) if isinstance(query.find, Fused) else self._hits(*next(answers)) for query in queries
-        ]
+        fused = iter(self._fused([query for query in queries if isinstance(query.find, Fused)]))
+        return [next(fused) if isinstance(query.find, Fused) else self._hits(*next(answers)) for query in queries]
 
     def _matches(self, query: Query) -> list[Any]:
         index, condition = self._open, _condition(query.where or filters.EVERYTHING)
         if condition is None:
             return []
+        if query.where is None:
+            condition = None
+        if isinstance(query.find, Sparse):
+            words = query.find.vector
+            if len(words.indices) > _MAX_SPARSE:
+                raise InvalidQuery(f"the query has {len(words.indices)} sparse values; Pinecone takes {_MAX_SPARSE}")
+            if not words.values.any():
+                return []
+            shared = {_TERMS: {"$in": _terms(words)}}
+            condition = shared if condition is None else {"$and": [condition, shared]}
+            parts = _parts_of(np.zeros(self._dim) if self._dim else None, words)
+        else:
+            parts = _parts_of(np.asarray(cast("Dense", query.find).vector), None)
         whole = self._whole(query)
         with _errors():
             answer = index.query(
-                vector=np.asarray(cast("Dense", query.find).vector).tolist(),
+                **_asked(parts),
                 top_k=query.k,
                 namespace=self._namespace,
-                filter=None if query.where is None else condition,
+                filter=condition,
                 include_values=whole and query.with_vectors,
-                include_metadata=whole and query.with_payload,
+                # Which of its values a sparse vector has is told by the metadata.
+                include_metadata=whole and (query.with_payload or (query.with_vectors and bool(self._sparse))),
             )
         return list(answer.matches)
 
@@ -334,7 +390,9 @@ class PineconeStore(Store):
         """Whether all that is asked for surely fits into one result; else ids come first, and records by them."""
         if not query.with_payload and not query.with_vectors:
             return True
-        hit = _MAX_METADATA * query.with_payload + _FLOAT * self._spec.dim * query.with_vectors + _REST
+        hit = _MAX_METADATA * (query.with_payload or bool(self._sparse)) + _REST
+        if query.with_vectors:
+            hit += _FLOAT * self._dim + (_FLOAT + _INDEX) * _MAX_SPARSE * bool(self._sparse)
         return query.k * hit <= _MAX_RESULT
 
     def _hits(self, query: Query, matches: list[Any]) -> list[Hit]:
@@ -343,24 +401,33 @@ class PineconeStore(Store):
         else:
             records = {m.id: self._record(m.id, m, query.with_payload, query.with_vectors) for m in matches}
         hits = [
-            Hit(record.id, record.vectors, record.payload if query.with_payload else {}, self._score(match.score))
+            Hit(
+                record.id,
+                record.vectors,
+                record.payload if query.with_payload else {},
+                self._score(query.find, match.score),
+            )
             for match in matches
             if (record := records.get(match.id)) is not None  # else deleted in between
         ]
         hits.sort(key=lambda hit: (-hit.score, hit.id))
         return hits
 
-    def _score(self, score: float) -> float:
-        match self._spec.metric:
+    def _score(self, find: object, score: float) -> float:
+        match self.schema.vectors[find.using].metric if isinstance(find, Dense) else "dot":
             case "cosine":
                 return min(1.0, max(-1.0, score))
             case "l2":  # the service reports the squared distance
                 return 0.0 - math.sqrt(max(score, 0.0))
         return score
 
-    def _fused(self, query: Query) -> list[Hit]:
+    def _fused(self, queries: list[Query]) -> list[list[Hit]]:
         """By ids and scores; the winners alone are fetched."""
-        hits = fused_search(self, [replace(query, with_payload=False, with_vectors=False)])[0]
+        bare = [replace(query, with_payload=False, with_vectors=False) for query in queries]
+        found = fused_search(self, bare) if bare else []
+        return [self._filled(query, hits) for query, hits in zip(queries, found, strict=True)]
+
+    def _filled(self, query: Query, hits: list[Hit]) -> list[Hit]:
         if not query.with_payload and not query.with_vectors:
             return hits
         records = self._fetch([_key(hit.id) for hit in hits], query.with_vectors)
@@ -401,7 +468,7 @@ def connect(url: StoreURL, schema: Schema | None) -> PineconeStore:
         raise InvalidInput(f"pinecone: has no option {unknown[0]!r}; there are {', '.join(_OPTIONS)}")
     timeout, patience = (_seconds(option, options[option]) for option in ("timeout", "wait"))
     if schema is not None:
-        check_schema(schema, PineconeStore.capabilities)
+        _check_holds(schema)
         for vector, spec in schema.vectors.items():
             if spec.dim > _MAX_DIM:
                 raise InvalidInput(f"vector {vector!r} has dimension {spec.dim}; Pinecone takes up to {_MAX_DIM}")
@@ -418,10 +485,9 @@ def connect(url: StoreURL, schema: Schema | None) -> PineconeStore:
         with _errors():
             index = client.index(host=described.host)
         try:
-            dimension, metric = getattr(described, "dimension", None), getattr(described, "metric", None)
             found = _read_schema(index, namespace)
             if found is None:
-                found = _create(index, name, namespace, schema, dimension, metric, patience)
+                found = _create(index, name, namespace, schema, _of_index(described), patience)
             _check_same(namespace, found, schema)
             return PineconeStore(index, namespace, found, patience)
         except BaseException:
@@ -462,13 +528,58 @@ def _described(client: Pinecone, name: str) -> Any:
         return None
 
 
+def _check_holds(schema: Schema) -> None:
+    """Raises UnsupportedError for what no index of Pinecone can hold."""
+    check_schema(schema, PineconeStore.capabilities)
+    if len(schema.sparse) > 1:
+        raise UnsupportedError(
+            f"a Pinecone index holds one sparse vector, the schema has {list(schema.sparse)}; "
+            "keep each in a collection of its own, on an index of its own"
+        )
+    for name, spec in schema.vectors.items():
+        if schema.sparse and spec.metric == "l2":
+            raise UnsupportedError(
+                f"Pinecone has no sparse vectors beside l2 (vector {name!r}); use cosine or dot, "
+                "or keep them in a collection of their own, on an index of its own"
+            )
+
+
+Held = tuple[int | None, str | None, bool]  # dimension and metric of the dense vectors, whether there are sparse ones
+
+
+def _of_schema(schema: Schema) -> Held:
+    for spec in schema.vectors.values():
+        return spec.dim, "dotproduct" if schema.sparse else _METRICS[spec.metric], bool(schema.sparse)
+    return None, None, True
+
+
+def _of_index(described: Any) -> Held:
+    dimension, fields = getattr(described, "dimension", None), described.schema.fields
+    return dimension, getattr(described, "metric", None) if dimension else None, _SPARSE_FIELD in fields
+
+
+def _words_of(held: Held) -> str:
+    dimension, metric, sparse = held
+    dense = [] if dimension is None else [f"dimension {dimension} and {metric}"]
+    return ", ".join(dense + (["sparse vectors"] if sparse else []))
+
+
 def _create_index(client: Pinecone, name: str, schema: Schema, cloud: str, region: str, patience: float) -> Any:
     import pinecone
 
-    (spec,) = schema.vectors.values()
-    where = pinecone.ServerlessSpec(cloud=cloud, region=region)
+    dimension, metric, sparse = _of_schema(schema)
+    fields: dict[str, Any] = {}
+    if dimension is not None:
+        fields[_DENSE_FIELD] = {"type": "dense_vector", "dimension": dimension, "metric": metric}
+    if sparse:
+        fields[_SPARSE_FIELD] = {"type": "sparse_vector"}
     with contextlib.suppress(pinecone.ConflictError):  # another process was faster
-        return client.create_index(name, where, spec.dim, _METRICS[spec.metric], timeout=max(1, math.ceil(patience)))
+        return client.indexes.create(
+            name=name,
+            schema={"fields": fields},
+            deployment={"deployment_type": "managed", "cloud": cloud, "region": region},
+            timeout=max(1, math.ceil(patience)),
+        )
     return client.indexes.describe(name)
 
 
@@ -490,28 +601,26 @@ def _create(
     name: str,
     namespace: str,
     schema: Schema | None,
-    dimension: int | None,
-    metric: str | None,
+    there: Held,
     patience: float,
 ) -> Schema:
     """Writes the schema, which makes a namespace a collection; gives back what then stands there."""
     if schema is None:
         raise NotACollection(f"the namespace {namespace!r} of {name!r} holds no collection; to make one, give a schema")
-    (spec,) = schema.vectors.values()
-    if (dimension, metric) != (spec.dim, _METRICS[spec.metric]):
+    wanted = _of_schema(schema)
+    if there[:2] != wanted[:2] or wanted[2] > there[2]:
         raise SchemaMismatch(
-            f"the index {name!r} is for dimension {dimension} and {metric}, the schema for {spec.dim} and "
-            f"{_METRICS[spec.metric]}; give another index"
+            f"the index {name!r} is for {_words_of(there)}, the schema for {_words_of(wanted)}; give another index"
         )
     with _errors():
         if index.list_paginated(namespace=namespace, limit=1).vectors:
             raise NotACollection(
                 f"the namespace {namespace!r} of {name!r} holds records that nearest did not write; give another one"
             )
-        mark = {"id": namespace, "values": _probe(spec.dim), "metadata": {"schema": _dumps(schema.to_json())}}
+        mark = {"id": namespace, **_probe(schema), "metadata": {"schema": _dumps(schema.to_json())}}
         written = index.upsert(vectors=[mark], namespace=_SCHEMAS)
     lsn = written.response_info.lsn_committed if written.response_info else None
-    _settle(index, _SCHEMAS, spec.dim, lsn or 0, patience)
+    _settle(index, _SCHEMAS, schema, lsn or 0, patience)
     return _read_schema(index, namespace) or schema
 
 
@@ -523,17 +632,20 @@ def _check_same(namespace: str, found: Schema, asked: Schema | None) -> None:
     raise SchemaMismatch(f"{namespace!r} was made with another schema: {'; '.join(differing)}", namespace=namespace)
 
 
-def _probe(dim: int) -> list[float]:
+def _probe(schema: Schema) -> Parts:
     """A vector, where one must be given and any will do."""
-    return [1.0] + [0.0] * (dim - 1)
+    if schema.vectors:
+        (spec,) = schema.vectors.values()
+        return {"values": [1.0] + [0.0] * (spec.dim - 1)}
+    return {"sparse_values": {"indices": [0], "values": [1.0]}}
 
 
-def _settle(index: Index, namespace: str, dim: int, lsn: int, patience: float) -> None:
+def _settle(index: Index, namespace: str, schema: Schema, lsn: int, patience: float) -> None:
     """Until queries see the write of this LSN. A service that reports none (an emulator) has nothing to wait for."""
     deadline, pause = time.monotonic() + patience, 0.005
     while lsn > 0:
         with _errors():
-            info = index.query(vector=_probe(dim), top_k=1, namespace=namespace).response_info
+            info = index.query(**_asked(_probe(schema)), top_k=1, namespace=namespace).response_info
         reached = info.lsn_reconciled if info else None
         if reached is None or reached >= lsn:
             return
@@ -547,6 +659,31 @@ def _settle(index: Index, namespace: str, dim: int, lsn: int, patience: float) -
 
 
 # --- records as Pinecone takes them ----------------------------------------------------------------
+
+
+def _parts_of(dense: Any, words: SparseVector | None) -> Parts:
+    """Vectors as the client takes them. Zeros, which a sparse vector may tell, are kept by its terms alone."""
+    parts: Parts = {} if dense is None else {"values": dense.tolist()}
+    if words is not None and words.values.any():
+        kept = words.values != 0
+        parts["sparse_values"] = {"indices": words.indices[kept].tolist(), "values": words.values[kept].tolist()}
+    return parts
+
+
+def _asked(parts: Parts) -> Parts:
+    """The same as a query has them."""
+    names = {"values": "vector", "sparse_values": "sparse_vector"}
+    return {names[part]: value for part, value in parts.items()}
+
+
+def _terms(words: SparseVector) -> list[str]:
+    return [f"{index:x}" for index in words.indices.tolist()]
+
+
+def _sparse_vector(terms: Sequence[str], told: Any) -> SparseVector:
+    values = dict(zip(told.indices, told.values, strict=True)) if told else {}
+    indices = [int(term, 16) for term in terms if term != _EMPTY]
+    return SparseVector(np.array(indices, np.uint32), np.array([values.get(i, 0.0) for i in indices], np.float32))
 
 
 def _key(record_id: str) -> str:
@@ -570,7 +707,7 @@ def _requests(prepared: Iterable[Prepared], dim: int) -> Iterator[list[Prepared]
     part: list[Prepared] = []
     total = 0
     for each in prepared:
-        size = each[2] + _FLOAT * dim + _REST
+        size = each[2] + _FLOAT * dim + (_FLOAT + _INDEX) * len(each[1].get(_TERMS, ())) + _REST
         if part and (total + size > _MAX_REQUEST or len(part) == _MAX_RECORDS):
             yield part
             part, total = [], 0

@@ -109,6 +109,7 @@ _NIL = uuid.UUID(int=0)
 _EXACT = 2**53  # Weaviate's numbers are float64, which holds integers exactly up to here
 _LONG = 256  # characters of a string above which its token is a hash
 _BATCH, _REQUESTS = 1000, 2  # objects a request, and requests at once: one is packed while another is indexed
+_SEARCHES = 8  # requests at once
 _IDS = 1000  # objects named in one request
 _HYBRID = 100  # candidates that Weaviate's hybrid search takes of each part, or its limit if that is more
 _POLL = 0.05  # seconds between questions whether vectors are indexed
@@ -515,9 +516,18 @@ class WeaviateStore(Store):
         return Page(records, str(found[limit - 1].uuid) if len(found) > limit else None)
 
     def _search_many(self, queries: list[Query]) -> list[list[Hit]]:
-        return [self._search(query) for query in queries]
+        """A request a query, as Weaviate has no other; several at once."""
+        if len(queries) == 1:
+            found = [self._search(queries[0])]
+        else:
+            with ThreadPoolExecutor(min(len(queries), _SEARCHES)) as pool:
+                found = list(pool.map(self._search, queries))
+        left = [query for query, hits in zip(queries, found, strict=True) if hits is None]
+        fused = iter(fused_search(self, left) if left else ())  # comes back here, with all their parts as one batch
+        return [next(fused) if hits is None else hits for hits in found]
 
-    def _search(self, query: Query) -> list[Hit]:
+    def _search(self, query: Query) -> list[Hit] | None:
+        """None for what is to be fused here."""
         match query.find:
             case Dense():
                 return self._dense(query, query.find)
@@ -525,8 +535,7 @@ class WeaviateStore(Store):
                 terms = self._terms(text)
                 return self._lexical(query, terms) if terms else []
             case Fused():
-                hybrid = self._hybrid(query, query.find)
-                return fused_search(self, [query])[0] if hybrid is None else hybrid
+                return self._hybrid(query, query.find)
             case Sparse():
                 raise AssertionError(f"{query.find} was checked before")
 
