@@ -284,11 +284,18 @@ def evaluate(
     answers: bool = False,
     generator: str | Generator | None = None,
     fusions: bool = False,
+    k: int = 10,
+    where: Mapping[str, Any] | None = None,
+    weights: Mapping[str, float] | None = None,
+    rerank: str | Reranker | None = None,
     progress: Callable[[Stage], None] | None = None,
 ) -> Evaluation:
     """Index a data set in BEIR's layout and measure dense, lexical and hybrid search on it.
 
     fusions: measure every method of fusion, and compare it with the default one by a paired test.
+    k: documents that nDCG, the reciprocal rank and precision look at. where, weights, rerank: see `Collection.search`;
+    the condition holds for all searches and answers, and with weights or with a reranker the default search is measured
+    once more, as `weighted` and as `reranked`, and compared with itself without.
     against: a TREC run file to compare with. runs: a folder for TREC run files, one a mode. answers: measure
     `Collection.ask` too, with a generator or without.
     location: where its collection is kept, so that a second run indexes nothing; by default it is
@@ -301,8 +308,11 @@ def evaluate(
 
     from nearest import evaluate
 
+    evaluate.check_k(k)
+    filters.parse(where)
+    judge = rerankers.load(rerank) if isinstance(rerank, str) else rerank
     dataset = evaluate.load(folder, readers.for_path(Path(folder) / "corpus.jsonl"))
-    theirs = evaluate.read_run(against, dataset) if against is not None else None
+    theirs = evaluate.read_run(against, dataset, k) if against is not None else None
     if runs is not None:
         evaluate.check_runs(runs, dataset)
     if generator is not None and not answers:
@@ -313,7 +323,14 @@ def evaluate(
         try:
             kb = stack.enter_context(open(place, embedder=embedder, chunker=chunker, create=False))
         except NotACollection:
+            if weights is not None:
+                raise InvalidInput(
+                    "weights are of the vectors of a collection that holds several; make one with them (nearest add "
+                    "--vector) and give it (-c)"
+                ) from None
             kb = stack.enter_context(open(place, embedder=embedder, chunker=chunker or "whole"))
+        if weights is not None:  # a wrong name is to be told before the documents are read
+            kb.search("?", k=1, mode="dense", weights=weights)
         held, known = kb.count(), len(kb.ledger.lookup(dataset.ids))
         made = not held or _EVALUATES in kb.ledger.settings()
         if not held:
@@ -325,14 +342,16 @@ def evaluate(
                 f"{place} was not made by an evaluation, and lacks {len(dataset.ids) - known} of the documents of "
                 f"{folder}, which are not added to it; give another folder"
             )
-        measured = evaluate.run(kb, dataset, progress, fusions=fusions, index=made)
+        measured = evaluate.run(
+            kb, dataset, progress, fusions=fusions, index=made, k=k, where=where, weights=weights, rerank=judge
+        )
         if runs is not None:
             evaluate.write_runs(measured, runs)
         if against is not None and theirs is not None:
             evaluate.compare_with(measured, Path(against).name, theirs)
         if answers:
             measured.answers = evaluate.ask(
-                dataset.queries, dataset.qrels, lambda text: kb.ask(text, generator=model), progress
+                dataset.queries, dataset.qrels, lambda text: kb.ask(text, where=where, generator=model), progress
             )
         return measured
 

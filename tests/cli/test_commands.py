@@ -66,8 +66,8 @@ def docs(tmp_path: Path) -> Path:
     return folder
 
 
-def put(location: str | Path, *documents: nearest.Document) -> None:
-    with nearest.open(location, embedder=fake.load("hash")) as kb:
+def put(location: str | Path, *documents: nearest.Document, **how: Any) -> None:
+    with nearest.open(location, embedder=fake.load("hash"), **how) as kb:
         kb.add(list(documents))
 
 
@@ -649,7 +649,42 @@ def test_eval(run: Run, judged: Path, tmp_path: Path) -> None:
     lines = run("eval", judged).out.splitlines()
     assert lines[0].startswith("set: 9 documents, 2 queries, indexed in ")
     assert lines[1].split() == ["mode", "ndcg@10", "recall@100", "mrr@10", "map@100", "precision@10", "seconds"]
-    assert lines[3].split()[:4] == ["lexical", "1.0000", "1.0000", "1.0000"]
+    assert lines[4].split()[:4] == ["lexical", "1.0000", "1.0000", "1.0000"]
+    told = ran.data["intervals"]["dense"]["ndcg@10"]
+    assert lines[3].split()[0] == f"{told[0]:.2f}-{told[1]:.2f}"
+    assert lines[8].startswith("Below each mean: where it lies with 95% confidence")
+
+
+def test_eval_measures_a_reranker_and_weights_against_none(run: Run, tmp_path: Path, judged: Path) -> None:
+    judge = Judge(lambda text: float(text in ("about thing3", "about thing5")))
+    put(
+        tmp_path / "kb",
+        *(nearest.Document(f"d{i}", f"about thing{i}", {"title": f"title{i}", "n": i}) for i in range(9)),
+        vectors={"title": "title"},
+    )
+    options = [judged, "-c", "kb", "--rerank", "fake:judge", "--weight", "dense=1", "--weight", "title=2", "-k", "3"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rerankers, "load", lambda spec: judge)
+        ran = run("eval", *options, "--json")
+        compared = run("eval", *options, "--compare", "--per-query")
+        half = run("eval", *options, "--where", '{"n": {"$lt": 5}}', "--json").data
+    assert ran.code == 0, ran.err
+    modes = ran.data["modes"]
+    assert list(modes) == ["dense", "lexical", "hybrid", "weighted", "reranked"]
+    assert list(modes["reranked"]) == ["ndcg@3", "recall@100", "mrr@3", "map@100", "precision@3"]
+    assert modes["reranked"]["ndcg@3"] == pytest.approx((1 + 0.63093) / 2, abs=1e-5)  # d3 before d5 for both queries
+    assert ran.data["settings"] == {"k": 3, "weights": {"dense": 1.0, "title": 2.0}, "rerank": "fake:judge"}
+    assert [(c["first"], c["second"], c["measure"]) for c in ran.data["comparisons"]][3:] == [
+        ("weighted", "hybrid", "ndcg@3"), ("reranked", "weighted", "ndcg@3"),
+    ]  # fmt: skip
+    lines = compared.out.splitlines()
+    assert lines[2] == "rerank: fake:judge"
+    assert any(line.startswith("weighted - adaptive: ") for line in lines)
+    assert any(line.startswith("reranked - weighted: ") for line in lines)
+    (each,) = (line for line in lines if line.split()[:2] == ["q1", "reranked"])
+    assert each.split()[2:] == ["1.0000", "1.0000", "1.0000", "1.0000", "0.3333"]
+    assert half["settings"]["where"] == {"n": {"$lt": 5}}
+    assert half["modes"]["reranked"]["recall@100"] == 0.5  # d5 is kept out
 
 
 def test_eval_tells_each_query_writes_runs_and_compares_with_one(run: Run, judged: Path, tmp_path: Path) -> None:
@@ -661,7 +696,8 @@ def test_eval_tells_each_query_writes_runs_and_compares_with_one(run: Run, judge
     assert (tmp_path / "runs" / "lexical.run").read_text().startswith("q1 Q0 d3 1 ")
     again = run("eval", judged, "-c", "kept", "--against", "runs/lexical.run", "--per-query")
     assert "lexical - lexical.run: +0.0000 ndcg@10 (p = 1.000, better on 0, worse on 0)" in again.out
-    assert "q1  ndcg@10 dense " in again.out
+    (line,) = (line for line in again.out.splitlines() if line.split()[:2] == ["q1", "lexical"])
+    assert line.split()[2:] == ["1.0000", "1.0000", "1.0000", "1.0000", "0.1000"]
     broken = run("eval", judged, "-c", "kept", "--against", "nothing.run")
     assert (broken.code, broken.out) == (2, "")
 
@@ -675,10 +711,10 @@ def test_eval_compares_every_fusion_with_the_default(run: Run, judged: Path) -> 
         (name, "adaptive") for name in names if name != "adaptive"
     ]
     lines = run("eval", judged, "--compare").out.splitlines()
-    assert [line.split()[0] for line in lines[2:8]] == names
+    assert [line.split()[0] for line in lines[2:14:2]] == names
     best = ran.data["modes"]["lexical"]["ndcg@10"] - ran.data["modes"]["adaptive"]["ndcg@10"]
-    assert lines[9].startswith(f"lexical - adaptive: {best:+.4f} ndcg@10 (p = ")
-    assert len(lines) == 13
+    assert lines[16].startswith(f"lexical - adaptive: {best:+.4f} ndcg@10 (p = ")
+    assert len(lines) == 20
 
 
 def test_eval_makes_a_test_set_from_a_collection(run: Run, tmp_path: Path) -> None:
@@ -767,6 +803,11 @@ def test_eval_refuses_before_it_measures(run: Run, judged: Path, tmp_path: Path)
         (["--against", "other.run"], "other.run is about other queries than set, such as 'zzz'"),
         (["--runs", "file"], "file is a file; run files are written to a folder"),
         (["-g", "ollama:any"], "a generator writes answers, which were not asked for"),
+        (["-k", "0"], "k must be a whole number from 1 to 1000, got 0"),
+        (["--where", '{"n": {"$near": 1}}'], "$near"),
+        (["--where", "nothing"], "--where is not JSON"),
+        (["--rerank", "nobody:model"], "no reranker named 'nobody'"),
+        (["--weight", "title=1"], "weights are of the vectors of a collection that holds several"),
     ):
         ran = run("eval", judged, "-c", "kept", *arguments)
         assert (ran.code, ran.out) == (2, "")

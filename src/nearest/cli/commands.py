@@ -51,6 +51,9 @@ Condition = Annotated[
     str | None,
     typer.Option("--where", metavar="JSON", help='Condition on metadata, such as \'{"year": {"$gte": 2020}}\'.'),
 ]
+Weight = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=X", help="Of a vector (dense, or one of add --vector); repeatable.")
+]
 Cache = Annotated[
     str | None, typer.Option(metavar="URL", help="Keep hits there: redis://host:6379/0?semantic=0.97&ttl=600.")
 ]
@@ -199,10 +202,7 @@ def search(
     alpha: Annotated[
         float | None, typer.Option(metavar="X", help="Weigh hybrid by hand: 0 is words alone, 1 meaning alone.")
     ] = None,
-    weight: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=X", help="Of a vector (dense, or one of add --vector); repeatable."),
-    ] = None,
+    weight: Weight = None,
     where: Condition = None,
     like: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="More like this document or hit; repeatable, QUERY may go.")
@@ -341,6 +341,12 @@ def evaluate(
     compare: Annotated[
         bool, typer.Option("--compare", help="Every method of fusion, against the default one (adaptive).")
     ] = False,
+    k: Annotated[int, typer.Option("-k", metavar="N", help="Documents that ndcg, mrr and precision look at.")] = 10,
+    where: Condition = None,
+    weight: Weight = None,
+    rerank: Annotated[
+        str | None, typer.Option(metavar="PROVIDER:MODEL", help="Measure this reranker too, against none.")
+    ] = None,
     per_query: Annotated[bool, typer.Option("--per-query", help="Tell the measures of each query too.")] = False,
     against: Annotated[
         str | None, typer.Option(metavar="FILE", help="Compare with a TREC run file, by a paired test.")
@@ -363,6 +369,7 @@ def evaluate(
     from nearest import app
     from nearest.cli import show
 
+    condition, weights = _condition(where), _weights(weight)
     if make is not None:
         with _resumable():
             show.made(folder, app.make_test_set(collection or DEFAULT, folder, count=make), as_json)
@@ -374,7 +381,8 @@ def evaluate(
     ):
         evaluation = app.evaluate(
             folder, location=collection, embedder=embedder, chunker=chunker, against=against, runs=runs,
-            answers=answers, generator=generator, fusions=compare, progress=lambda at: told(*at),
+            answers=answers, generator=generator, fusions=compare, k=k, where=condition, weights=weights, rerank=rerank,
+            progress=lambda at: told(*at),
         )  # fmt: skip
     show.evaluation(evaluation, as_json, per_query or (compare and as_json))
     return 1 if evaluation.failed else 0

@@ -468,6 +468,17 @@ def _fact(name: str, value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+_ANSWERS = {
+    "found": "of the questions were answered; the others not, as the documents seemed not to tell",
+    "confidence": "the mean over all questions",
+    "judged_recall": "of a question's relevant documents are cited",
+    "support": "of an answer's sentences are supported by a source that they cite",
+    "citation_precision": "of an answer's citations support their sentence",
+    "judged_precision": "of the documents that an answer cites are relevant",
+    "dollars": "spent on the generator",
+}
+
+
 class _Evaluation(Protocol):
     dataset: str
     documents: int
@@ -476,9 +487,11 @@ class _Evaluation(Protocol):
     seconds: dict[str, float]
     pooled: int
     failed: list[Failure]
+    intervals: dict[str, dict[str, tuple[float, float]]]
     comparisons: list[Any]
     per_query: dict[str, dict[str, dict[str, float]]]
     answers: dict[str, float]
+    settings: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]: ...
 
@@ -503,23 +516,40 @@ def evaluation(evaluation: _Evaluation, json_wanted: bool, per_query: bool = Fal
     for measure in [*measures, "seconds"]:
         table.add_column(measure, justify="right")
     for mode, values in evaluation.modes.items():
-        table.add_row(mode, *(f"{values[m]:.4f}" for m in measures), f"{evaluation.seconds[mode]:.2f}")
+        within = evaluation.intervals[mode]
+        cells = (f"{values[m]:.4f}\n{within[m][0]:.2f}-{within[m][1]:.2f}" for m in measures)
+        table.add_row(mode, *cells, f"{evaluation.seconds[mode]:.2f}")
     documents = _plural(evaluation.documents, "document")
     queries = _plural(evaluation.queries, "query", "queries")
     index = f"indexed in {evaluation.seconds['index']:.1f} s"
     out.print(f"{_clean(evaluation.dataset)}: {documents}, {queries}, {index}")
     if evaluation.pooled:
         out.print(f"{_plural(evaluation.pooled, 'text')} over the model's limit, embedded in windows")
+    for name, value in evaluation.settings.items():
+        if name != "k":
+            out.print(f"{name}: {_clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))}")
     out.print(table)
+    out.print("Below each mean: where it lies with 95% confidence, by these queries (bootstrap).")
     for each in evaluation.comparisons:
         sure = f"p = {each.p:.3f}, better on {each.better}, worse on {each.worse}"
         out.print(f"{each.first} - {_clean(each.second)}: {each.difference:+.4f} {each.measure} ({sure})")
     if evaluation.answers:
-        out.print("answers: " + ", ".join(f"{name} {value:.4g}" for name, value in evaluation.answers.items()))
+        told = Table(title=None, box=None, pad_edge=False, show_header=False)
+        for name, value in evaluation.answers.items():
+            amount = f"{value:.4f}" if name != "dollars" else f"{value:.2f}"
+            told.add_row(name.replace("_", " "), amount, _ANSWERS.get(name, ""))
+        out.print(f"Answers to {queries}:")
+        out.print(told)
     if per_query:
+        table = Table(title=None, box=None, pad_edge=False)
+        for column in ("query", "mode"):
+            table.add_column(column, overflow="fold")
+        for measure in measures:
+            table.add_column(measure, justify="right", no_wrap=True)
         for query in next(iter(evaluation.per_query.values()), {}):
-            told = [f"{mode} {each[query]['ndcg@10']:.4f}" for mode, each in evaluation.per_query.items()]
-            out.print(f"{_clean(query)}  ndcg@10 {', '.join(told)}")
+            for mode, each in evaluation.per_query.items():
+                table.add_row(Text(_clean(query)), mode, *(f"{each[query][m]:.4f}" for m in measures))
+        out.print(table)
     _failures(out, evaluation.failed)
 
 
