@@ -356,17 +356,30 @@ def evaluate(
         return measured
 
 
-def make_test_set(location: str | Path, folder: str | Path, *, count: int = 100, seed: int = 0) -> int:
+def make_test_set(
+    location: str | Path,
+    folder: str | Path,
+    *,
+    count: int = 100,
+    seed: int = 0,
+    generator: str | Generator | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> int:
     """Known-item queries about a collection's documents, in BEIR's layout; see `nearest.evaluate.known`.
 
-    Returns how many queries there are. Raises InvalidInput for a folder that is not empty.
+    generator: writes a question about each document drawn, a request each; without one, queries are words drawn from
+    the documents. Returns how many queries there are. Raises InvalidInput for a folder that is not empty, and what the
+    generator raises; nothing is written then.
     """
+    from nearest.answer.prompt import harmless
     from nearest.evaluate import known
 
+    model = generators.load(generator) if isinstance(generator, str) else generator
     with open(location, create=False) as kb:
         ids = sorted({record.document_id or "" for record in kb.scan()})
         documents = [document for document in map(kb.get, ids) if document is not None]
-    return known.make(documents, folder, count=count, seed=seed)
+    ask = None if model is None else lambda text: known.question(model, harmless(text))
+    return known.make(documents, folder, count=count, seed=seed, ask=ask, progress=progress)
 
 
 def compare_models(

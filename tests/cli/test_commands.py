@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import pytest
 
 import nearest
-from nearest import embedders, rerankers, stores
+from nearest import embedders, generators, rerankers, stores
 from nearest.answer import confidence
 from nearest.cli import main
 from nearest.contract import Embedder, IndexParams
 from nearest.errors import CollectionDamaged, ConnectionFailed, DiskFull, MissingDependency, ModelError, ReadOnly
+from tests.answer.conftest import Scripted
 from tests.cli import fake
 from tests.fakes import HashEmbedder
 from tests.search.fakes import Judge
@@ -727,6 +728,14 @@ def test_eval_makes_a_test_set_from_a_collection(run: Run, tmp_path: Path) -> No
     assert measured["modes"]["lexical"]["recall@100"] == 1.0
     assert run("eval", "made", "--make", "2", "-c", "kb").code == 2
     assert run("eval", "other", "--make", "2", "-c", "nothing").code == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generators, "load", lambda spec: Scripted("What of fruit?", "NOTHING TO ASK", "And motors?"))
+        asked = run("eval", "asked", "--make", "2", "-c", "kb", "-g", "test:scripted", "--json")
+    assert (asked.code, asked.data) == (0, {"folder": "asked", "queries": 2})
+    assert '"What of fruit?"' in (tmp_path / "asked" / "queries.jsonl").read_text()
+    unknown = run("eval", "none", "--make", "2", "-c", "kb", "-g", "nobody:model")
+    assert (unknown.code, unknown.out) == (2, "")
+    assert not (tmp_path / "none").exists()
 
 
 # --- ask ---

@@ -354,7 +354,10 @@ def evaluate(
     runs: Annotated[str | None, typer.Option(metavar="FOLDER", help="Write a TREC run file a mode.")] = None,
     answers: Annotated[bool, typer.Option("--answers", help="Measure answers and their citations too.")] = False,
     generator: Annotated[
-        str | None, typer.Option("--generator", "-g", metavar="PROVIDER:MODEL", help="Writes those answers.")
+        str | None,
+        typer.Option(
+            "--generator", "-g", metavar="PROVIDER:MODEL", help="Writes those answers, or the queries of --make."
+        ),
     ] = None,
     make: Annotated[
         int | None, typer.Option(metavar="N", help="Make DIR first: N queries about the documents of the collection.")
@@ -371,8 +374,9 @@ def evaluate(
 
     condition, weights = _condition(where), _weights(weight)
     if make is not None:
-        with _resumable():
-            show.made(folder, app.make_test_set(collection or DEFAULT, folder, count=make), as_json)
+        with _resumable("Nothing was written."), show.progress("asking", unit="queries") as made:
+            queries = app.make_test_set(collection or DEFAULT, folder, count=make, generator=generator, progress=made)
+        show.made(folder, queries, as_json)
         return 0
     keep = f"Run the same command again to go on; the index is in {collection}."
     with (
