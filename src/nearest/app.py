@@ -486,6 +486,9 @@ class _Settings:
                     "or use another folder"
                 )
         late = getattr(self.token_vectors, "name", self.token_vectors)
+        held = settings.get("token_vectors", {}).get("model", "")
+        if late is not None and late != held and late.partition("?")[0] == held.partition("?")[0]:
+            late = getattr(self.load_late(), "name", late)  # the same options may be written in another order
         for what, given, was, now in (
             ("fields", self.fields, schema.fields, self._indexed()),
             ("index", self.index, schema.index, self.index),
