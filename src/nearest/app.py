@@ -485,7 +485,7 @@ class _Settings:
                     f"{name} was made with the model {settings['embedder']}, not {asked}; open it without `embedder`, "
                     "or use another folder"
                 )
-        late = getattr(self.token_vectors, "name", self.token_vectors)
+        late = self.token_vectors.name if isinstance(self.token_vectors, LateInteraction) else self.token_vectors
         held = settings.get("token_vectors", {}).get("model", "")
         if late is not None and late != held and late.partition("?")[0] == held.partition("?")[0]:
             late = getattr(self.load_late(), "name", late)  # the same options may be written in another order

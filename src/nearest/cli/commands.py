@@ -104,7 +104,7 @@ def add(
     ] = None,
     token_vectors: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Hold the token vectors of maxsim:NAME too (new collections)."),
+        typer.Option(metavar="MODEL", help="Hold the token vectors of maxsim:NAME (ColBERT, say) too (new ones)."),
     ] = None,
     index: Annotated[
         str | None,
