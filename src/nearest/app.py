@@ -350,7 +350,7 @@ def evaluate(
         if against is not None and theirs is not None:
             evaluate.compare_with(measured, Path(against).name, theirs)
         if answers:
-            measured.answers = evaluate.ask(
+            measured.answers, measured.intervals["answers"] = evaluate.ask(
                 dataset.queries, dataset.qrels, lambda text: kb.ask(text, where=where, generator=model), progress
             )
         return measured

@@ -688,14 +688,22 @@ def test_eval_measures_a_reranker_and_weights_against_none(run: Run, tmp_path: P
     assert half["modes"]["reranked"]["recall@100"] == 0.5  # d5 is kept out
 
 
-def test_eval_tells_each_query_writes_runs_and_compares_with_one(run: Run, judged: Path, tmp_path: Path) -> None:
+def test_eval_tells_each_query_writes_runs_and_compares_with_one(
+    run: Run, judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ran = run("eval", judged, "-c", "kept", "--per-query", "--runs", "runs", "--answers", "--json")
     assert ran.code == 0
     assert ran.data["per_query"]["lexical"]["q1"]["mrr@10"] == 1.0
     assert set(ran.data["answers"]) >= {"found", "confidence", "judged_recall", "dollars"}
+    low, high = ran.data["intervals"]["answers"]["found"]
+    assert low <= ran.data["answers"]["found"] <= high
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["dense.run", "hybrid.run", "lexical.run"]
     assert (tmp_path / "runs" / "lexical.run").read_text().startswith("q1 Q0 d3 1 ")
-    again = run("eval", judged, "-c", "kept", "--against", "runs/lexical.run", "--per-query")
+    monkeypatch.setenv("COLUMNS", "45")  # no number is cut off
+    again = run("eval", judged, "-c", "kept", "--against", "runs/lexical.run", "--per-query", "--answers")
+    assert "…" not in again.out
+    (line,) = (line for line in again.out.splitlines() if line.startswith("answered "))
+    assert line.split()[1:3] == [f"{ran.data['answers']['found']:.4f}", f"{low:.2f}-{high:.2f}"]
     assert "lexical - lexical.run: +0.0000 ndcg@10 (p = 1.000, better on 0, worse on 0)" in again.out
     (line,) = (line for line in again.out.splitlines() if line.split()[:2] == ["q1", "lexical"])
     assert line.split()[2:] == ["1.0000", "1.0000", "1.0000", "1.0000", "0.1000"]
@@ -812,6 +820,8 @@ def test_eval_refuses_before_it_measures(run: Run, judged: Path, tmp_path: Path)
         (["--against", "other.run"], "other.run is about other queries than set, such as 'zzz'"),
         (["--runs", "file"], "file is a file; run files are written to a folder"),
         (["-g", "ollama:any"], "a generator writes answers, which were not asked for"),
+        (["--runs", "file/runs"], "file/runs cannot be made"),
+        (["--make", "2", "--rerank", "nobody:model"], "--make only makes DIR"),
         (["-k", "0"], "k must be a whole number from 1 to 1000, got 0"),
         (["--where", '{"n": {"$near": 1}}'], "$near"),
         (["--where", "nothing"], "--where is not JSON"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace as N
 from typing import Any, get_args
 from unittest.mock import ANY
 
@@ -11,7 +12,7 @@ import pytest
 
 from nearest.contract import Document, FusionMethod, Hit
 from nearest.errors import InvalidInput
-from nearest.evaluate import Dataset, Stage, compare, per_query, run, trec, write_runs
+from nearest.evaluate import Dataset, Stage, ask, compare, per_query, run, trec, write_runs
 from nearest.ingest import Progress, Report
 from tests.evaluate.test_beir import Lines
 from tests.search.fakes import Judge
@@ -163,6 +164,12 @@ def test_a_reranker_orders_the_best_and_the_others_follow(corpus: Path) -> None:
     assert [d for d, _ in trec.read(corpus.parent / "runs" / "reranked.run")["1"]] == ranked
 
 
+def test_a_condition_that_nothing_satisfies_is_told(corpus: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"no document satisfies the condition \{'n': 2\}"):
+        run(Judged({"1?": []}), dataset(corpus, {"1": {"a": 1}}), where={"n": 2})
+    assert run(Judged({"1?": []}), dataset(corpus, {"1": {"a": 1}})).modes["hybrid"]["recall@100"] == 0.0
+
+
 def test_weights_are_one_more_run_and_what_is_reranked(corpus: Path) -> None:
     kb = Judged({"1?": ["b", "a"]})
     result = run(kb, dataset(corpus, {"1": {"a": 1}}), fusions=True, weights={"dense": 2}, rerank=Judge(len))
@@ -183,6 +190,22 @@ def test_measures_look_at_as_many_as_asked(corpus: Path) -> None:
     for k in (0, -1, 1001, True, 2.5):
         with pytest.raises(InvalidInput, match="k must be a whole number from 1 to 1000"):
             run(kb, dataset(corpus, {"1": {"d1": 1}}), k=k)  # type: ignore[arg-type]
+
+
+def test_answers_are_measured_and_how_sure_the_means_are() -> None:
+    def answer(question: str) -> Any:
+        cited = {"1?": [[(1, True), (2, False)], [(2, False)]], "2?": []}[question]
+        sentences = [N(citations=[N(source=s, supported=ok) for s, ok in some]) for some in cited]
+        sources = [N(number=1, document_id="a"), N(number=2, document_id="b")]
+        return N(found=bool(cited), confidence=0.5, sources=sources, sentences=sentences, spent=N(dollars=0.25))
+
+    means, intervals = ask({"1": "1?", "2": "2?"}, {"1": {"a": 1, "c": 1}, "2": {"b": 1}}, answer)
+    assert means == {
+        "found": 0.5, "confidence": 0.5, "judged_recall": 0.25, "support": 0.5,
+        "citation_precision": pytest.approx(1 / 3), "judged_precision": 0.5, "dollars": 0.5,
+    }  # fmt: skip
+    assert set(intervals) == set(means) - {"dollars"}
+    assert (intervals["found"], intervals["support"]) == ((0.0, 1.0), (0.5, 0.5))
 
 
 def test_two_runs_side_by_side() -> None:

@@ -374,6 +374,8 @@ def evaluate(
 
     condition, weights = _condition(where), _weights(weight)
     if make is not None:
+        if any((embedder, chunker, compare, k != 10, where, weight, rerank, per_query, against, runs, answers)):
+            raise UsageError("--make only makes DIR, from -c COLLECTION; what to measure goes with another run")
         with _resumable("Nothing was written."), show.progress("asking", unit="queries") as made:
             queries = app.make_test_set(collection or DEFAULT, folder, count=make, generator=generator, progress=made)
         show.made(folder, queries, as_json)

@@ -468,14 +468,13 @@ def _fact(name: str, value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-_ANSWERS = {
-    "found": "of the questions were answered; the others not, as the documents seemed not to tell",
-    "confidence": "the mean over all questions",
-    "judged_recall": "of a question's relevant documents are cited",
-    "support": "of an answer's sentences are supported by a source that they cite",
-    "citation_precision": "of an answer's citations support their sentence",
-    "judged_precision": "of the documents that an answer cites are relevant",
-    "dollars": "spent on the generator",
+_ANSWERS = {  # how each measure is called, and what it is the share of
+    "found": ("answered", "of all questions; of the others the documents seem to tell nothing"),
+    "confidence": ("confidence", "over all questions"),
+    "judged_recall": ("relevant cited", "of the relevant documents, over all questions"),
+    "support": ("support", "of an answer's sentences, by a source that they cite"),
+    "citation_precision": ("citation precision", "of an answer's citations support their sentence"),
+    "judged_precision": ("cited relevant", "of the documents that an answer cites"),
 }
 
 
@@ -510,6 +509,7 @@ def evaluation(evaluation: _Evaluation, json_wanted: bool, per_query: bool = Fal
     from rich.table import Table
 
     out = _out()
+    wide = Console(width=max(_width(), 120), highlight=False, markup=False, emoji=False)  # no number is cut off
     measures = list(next(iter(evaluation.modes.values())))
     table = Table(title=None, box=None, pad_edge=False)
     table.add_column("mode")
@@ -528,18 +528,20 @@ def evaluation(evaluation: _Evaluation, json_wanted: bool, per_query: bool = Fal
     for name, value in evaluation.settings.items():
         if name != "k":
             out.print(f"{name}: {_clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))}")
-    out.print(table)
+    wide.print(table)
     out.print("Below each mean: where it lies with 95% confidence, by these queries (bootstrap).")
     for each in evaluation.comparisons:
         sure = f"p = {each.p:.3f}, better on {each.better}, worse on {each.worse}"
         out.print(f"{each.first} - {_clean(each.second)}: {each.difference:+.4f} {each.measure} ({sure})")
     if evaluation.answers:
         told = Table(title=None, box=None, pad_edge=False, show_header=False)
-        for name, value in evaluation.answers.items():
-            amount = f"{value:.4f}" if name != "dollars" else f"{value:.2f}"
-            told.add_row(name.replace("_", " "), amount, _ANSWERS.get(name, ""))
-        out.print(f"Answers to {queries}:")
-        out.print(told)
+        for name, (low, high) in evaluation.intervals["answers"].items():
+            label, meaning = _ANSWERS[name]
+            told.add_row(label, f"{evaluation.answers[name]:.4f}", f"{low:.2f}-{high:.2f}", meaning)
+        out.print(f"Answers to {queries}, with 95% confidence intervals:")
+        wide.print(told)
+        if evaluation.answers.get("dollars"):
+            out.print(f"The generator cost {evaluation.answers['dollars']:.4f} dollars in all.")
     if per_query:
         table = Table(title=None, box=None, pad_edge=False)
         for column in ("query", "mode"):
@@ -549,7 +551,7 @@ def evaluation(evaluation: _Evaluation, json_wanted: bool, per_query: bool = Fal
         for query in next(iter(evaluation.per_query.values()), {}):
             for mode, each in evaluation.per_query.items():
                 table.add_row(Text(_clean(query)), mode, *(f"{each[query][m]:.4f}" for m in measures))
-        out.print(table)
+        wide.print(table)
     _failures(out, evaluation.failed)
 
 

@@ -75,7 +75,8 @@ class Evaluation:
     comparisons: by `compare`, of each two modes, or of each fusion and part with the default one; and of `weighted`
     and `reranked` with what they began from. rankings: the documents of each query, best first, with the scores of
     their best chunks, by mode. per_query: the measures of each, by mode. answers: see `ask`; empty where none were
-    asked for. settings: k of the measures and, if given, the condition, the weights and the reranker.
+    asked for, and otherwise `intervals` has theirs, as those of a mode `answers`. settings: k of the measures and, if
+    given, the condition, the weights and the reranker.
     """
 
     dataset: str
@@ -165,11 +166,15 @@ def compare_with(evaluation: Evaluation, name: str, theirs: Mapping[str, Mapping
 
 
 def check_runs(folder: str | Path, dataset: Dataset) -> None:
-    """Raises InvalidInput where `write_runs` could not write: ids that hold a space, a file in the folder's place."""
+    """Makes the folder. Raises InvalidInput where `write_runs` could not write: ids that hold a space, no folder."""
     if Path(folder).exists() and not Path(folder).is_dir():
         raise InvalidInput(f"{folder} is a file; run files are written to a folder")
     for name in itertools.chain(dataset.ids, dataset.qrels):
         trec.check(name)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"{folder} cannot be made: {error.strerror}; give another folder for run files") from None
 
 
 def write_runs(evaluation: Evaluation, folder: str | Path) -> None:
@@ -184,11 +189,11 @@ def ask(
     qrels: Mapping[str, metrics.Judgements],
     answer: Callable[[str], Any],
     tell: Callable[[Stage], None] | None = None,
-) -> dict[str, float]:
-    """The means of the measures of `answers` over the queries with a positive judgement.
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """The means of the measures of `answers` over the queries with a positive judgement, and their 95% intervals.
 
     answer: a question to what `Collection.ask` gives. found: the share that was answered; support and precision are
-    over those, recall and confidence over all. dollars: by the generator, left out where they are not known.
+    over those, recall and confidence over all. dollars: by the generator in all, left out where they are not known.
     """
     told: dict[str, list[float]] = {name: [] for name in ("found", "confidence", "judged_recall")}
     over_found: dict[str, list[float]] = {name: [] for name in ("support", "citation_precision", "judged_precision")}
@@ -212,9 +217,12 @@ def ask(
             over_found["judged_precision"].append(answers.judged_precision(sentences, relevant))
         if tell is not None:
             tell(Stage("answers", number, len(asked)))
-    means = {name: math.fsum(v) / len(v) for name, v in {**told, **over_found}.items() if v}
+    values = {name: some for name, some in {**told, **over_found}.items() if some}
+    means = {name: math.fsum(some) / len(some) for name, some in values.items()}
     known = [each for each in dollars if each is not None]
-    return {**means, **({"dollars": math.fsum(known)} if len(known) == len(dollars) else {})}
+    if len(known) == len(dollars):
+        means["dollars"] = math.fsum(known)
+    return means, {name: significance.interval(some) for name, some in values.items()}
 
 
 def check_k(k: int) -> None:
@@ -242,8 +250,8 @@ def run(
     k: see `measures`. where: a condition that every search has; what it keeps out counts as not found.
     weights: of several vectors, measured as one more mode, `weighted`, which is the default search with them.
     rerank: measured as one more, `reranked`: the JUDGED best (k if that is more) of the default search, or of
-    `weighted`, by this model's scores, and behind them the others as they were. Raises InvalidInput for k, and what a
-    search raises.
+    `weighted`, by this model's scores, and behind them the others as they were. Raises InvalidInput for k and for a
+    condition that nothing satisfies, and what a search raises.
     """
     check_k(k)
     tell = progress or (lambda stage: None)
@@ -276,6 +284,8 @@ def run(
         started = time.perf_counter()
         found[mode] = asked.rankings(mode, how, tell)
         seconds[mode] = time.perf_counter() - started
+        if where is not None and mode == "dense" and not any(found[mode].values()):
+            raise InvalidInput(f"no document satisfies the condition {dict(where)}; nothing can be measured with it")
     if rerank is not None:
         started = time.perf_counter()
         judged = asked.judged("reranked", {**modes[base], "rerank": rerank}, max(JUDGED, k), tell)
