@@ -686,6 +686,9 @@ def test_eval_measures_a_reranker_and_weights_against_none(run: Run, tmp_path: P
     assert each.split()[2:] == ["1.0000", "1.0000", "1.0000", "1.0000", "0.3333"]
     assert half["settings"]["where"] == {"n": {"$lt": 5}}
     assert half["modes"]["reranked"]["recall@100"] == 0.5  # d5 is kept out
+    wrong = run("eval", judged, "-c", "kb", "--weight", "titel=1")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "titel" in wrong.err
 
 
 def test_eval_tells_each_query_writes_runs_and_compares_with_one(

@@ -129,6 +129,14 @@ def test_stanfords_layout_like_the_reference(tmp_path: Path, attend: bool) -> No
     assert np.std(scores) > 0.1
 
 
+def test_a_long_query_keeps_its_ending(tmp_path: Path) -> None:
+    folder = stanford(tmp_path / "model")
+    long = " ".join(reference.WORDS[:20])
+    (query,) = loaded(folder).query_vectors([long])
+    row = [ID[word] for word in ("[CLS]", "[unused0]", *reference.WORDS[:7], "[SEP]")]
+    np.testing.assert_allclose(query, expected(folder, row, projection()), atol=1e-3)
+
+
 def test_pylates_layout_like_the_reference(tmp_path: Path) -> None:
     first, second = projection(20), projection(8, 20, seed=4)
     folder = pylate(tmp_path / "model", [first, second], query_length=9, document_length=11, skiplist_words=[",", "."])
