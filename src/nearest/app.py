@@ -284,11 +284,18 @@ def evaluate(
     answers: bool = False,
     generator: str | Generator | None = None,
     fusions: bool = False,
+    k: int = 10,
+    where: Mapping[str, Any] | None = None,
+    weights: Mapping[str, float] | None = None,
+    rerank: str | Reranker | None = None,
     progress: Callable[[Stage], None] | None = None,
 ) -> Evaluation:
     """Index a data set in BEIR's layout and measure dense, lexical and hybrid search on it.
 
     fusions: measure every method of fusion, and compare it with the default one by a paired test.
+    k: documents that nDCG, the reciprocal rank and precision look at. where, weights, rerank: see `Collection.search`;
+    the condition holds for all searches and answers, and with weights or with a reranker the default search is measured
+    once more, as `weighted` and as `reranked`, and compared with itself without.
     against: a TREC run file to compare with. runs: a folder for TREC run files, one a mode. answers: measure
     `Collection.ask` too, with a generator or without.
     location: where its collection is kept, so that a second run indexes nothing; by default it is
@@ -301,8 +308,11 @@ def evaluate(
 
     from nearest import evaluate
 
+    evaluate.check_k(k)
+    filters.parse(where)
+    judge = rerankers.load(rerank) if isinstance(rerank, str) else rerank
     dataset = evaluate.load(folder, readers.for_path(Path(folder) / "corpus.jsonl"))
-    theirs = evaluate.read_run(against, dataset) if against is not None else None
+    theirs = evaluate.read_run(against, dataset, k) if against is not None else None
     if runs is not None:
         evaluate.check_runs(runs, dataset)
     if generator is not None and not answers:
@@ -313,7 +323,14 @@ def evaluate(
         try:
             kb = stack.enter_context(open(place, embedder=embedder, chunker=chunker, create=False))
         except NotACollection:
+            if weights is not None:
+                raise InvalidInput(
+                    "weights are of the vectors of a collection that holds several; make one with them (nearest add "
+                    "--vector) and give it (-c)"
+                ) from None
             kb = stack.enter_context(open(place, embedder=embedder, chunker=chunker or "whole"))
+        if weights is not None:  # a wrong name is to be told before the documents are read
+            kb.search("?", k=1, mode="dense", weights=weights)
         held, known = kb.count(), len(kb.ledger.lookup(dataset.ids))
         made = not held or _EVALUATES in kb.ledger.settings()
         if not held:
@@ -325,29 +342,44 @@ def evaluate(
                 f"{place} was not made by an evaluation, and lacks {len(dataset.ids) - known} of the documents of "
                 f"{folder}, which are not added to it; give another folder"
             )
-        measured = evaluate.run(kb, dataset, progress, fusions=fusions, index=made)
+        measured = evaluate.run(
+            kb, dataset, progress, fusions=fusions, index=made, k=k, where=where, weights=weights, rerank=judge
+        )
         if runs is not None:
             evaluate.write_runs(measured, runs)
         if against is not None and theirs is not None:
             evaluate.compare_with(measured, Path(against).name, theirs)
         if answers:
-            measured.answers = evaluate.ask(
-                dataset.queries, dataset.qrels, lambda text: kb.ask(text, generator=model), progress
+            measured.answers, measured.intervals["answers"] = evaluate.ask(
+                dataset.queries, dataset.qrels, lambda text: kb.ask(text, where=where, generator=model), progress
             )
         return measured
 
 
-def make_test_set(location: str | Path, folder: str | Path, *, count: int = 100, seed: int = 0) -> int:
+def make_test_set(
+    location: str | Path,
+    folder: str | Path,
+    *,
+    count: int = 100,
+    seed: int = 0,
+    generator: str | Generator | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> int:
     """Known-item queries about a collection's documents, in BEIR's layout; see `nearest.evaluate.known`.
 
-    Returns how many queries there are. Raises InvalidInput for a folder that is not empty.
+    generator: writes a question about each document drawn, a request each; without one, queries are words drawn from
+    the documents. Returns how many queries there are. Raises InvalidInput for a folder that is not empty, and what the
+    generator raises; nothing is written then.
     """
+    from nearest.answer.prompt import harmless
     from nearest.evaluate import known
 
+    model = generators.load(generator) if isinstance(generator, str) else generator
     with open(location, create=False) as kb:
         ids = sorted({record.document_id or "" for record in kb.scan()})
         documents = [document for document in map(kb.get, ids) if document is not None]
-    return known.make(documents, folder, count=count, seed=seed)
+    ask = None if model is None else lambda text: known.question(model, harmless(text))
+    return known.make(documents, folder, count=count, seed=seed, ask=ask, progress=progress)
 
 
 def compare_models(
@@ -453,7 +485,10 @@ class _Settings:
                     f"{name} was made with the model {settings['embedder']}, not {asked}; open it without `embedder`, "
                     "or use another folder"
                 )
-        late = getattr(self.token_vectors, "name", self.token_vectors)
+        late = self.token_vectors.name if isinstance(self.token_vectors, LateInteraction) else self.token_vectors
+        held = settings.get("token_vectors", {}).get("model", "")
+        if late is not None and late != held and late.partition("?")[0] == held.partition("?")[0]:
+            late = getattr(self.load_late(), "name", late)  # the same options may be written in another order
         for what, given, was, now in (
             ("fields", self.fields, schema.fields, self._indexed()),
             ("index", self.index, schema.index, self.index),

@@ -1189,6 +1189,10 @@ class LateInteraction(Reranker):
     def token_vectors(self, texts: Sequence[str]) -> list[Float32]:
         """float32, (t, d) a text, t of 1 or more, each row of unit length; a text over the limit by its beginning."""
 
+    def query_vectors(self, queries: Sequence[str]) -> list[Float32]:
+        """The same of queries, for models that read them in another way."""
+        return self.token_vectors(queries)
+
     @abstractmethod
     def scores_of_vectors(self, query: str, vectors: Sequence[Float32]) -> Float32:
         """`scores` of texts whose token vectors are known: float32, (t, d) each."""

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import pytest
 
 import nearest
-from nearest import embedders, rerankers, stores
+from nearest import embedders, generators, rerankers, stores
 from nearest.answer import confidence
 from nearest.cli import main
 from nearest.contract import Embedder, IndexParams
 from nearest.errors import CollectionDamaged, ConnectionFailed, DiskFull, MissingDependency, ModelError, ReadOnly
+from tests.answer.conftest import Scripted
 from tests.cli import fake
 from tests.fakes import HashEmbedder
 from tests.search.fakes import Judge
@@ -66,8 +67,8 @@ def docs(tmp_path: Path) -> Path:
     return folder
 
 
-def put(location: str | Path, *documents: nearest.Document) -> None:
-    with nearest.open(location, embedder=fake.load("hash")) as kb:
+def put(location: str | Path, *documents: nearest.Document, **how: Any) -> None:
+    with nearest.open(location, embedder=fake.load("hash"), **how) as kb:
         kb.add(list(documents))
 
 
@@ -693,19 +694,66 @@ def test_eval(run: Run, judged: Path, tmp_path: Path) -> None:
     lines = run("eval", judged).out.splitlines()
     assert lines[0].startswith("set: 9 documents, 2 queries, indexed in ")
     assert lines[1].split() == ["mode", "ndcg@10", "recall@100", "mrr@10", "map@100", "precision@10", "seconds"]
-    assert lines[3].split()[:4] == ["lexical", "1.0000", "1.0000", "1.0000"]
+    assert lines[4].split()[:4] == ["lexical", "1.0000", "1.0000", "1.0000"]
+    told = ran.data["intervals"]["dense"]["ndcg@10"]
+    assert lines[3].split()[0] == f"{told[0]:.2f}-{told[1]:.2f}"
+    assert lines[8].startswith("Below each mean: where it lies with 95% confidence")
 
 
-def test_eval_tells_each_query_writes_runs_and_compares_with_one(run: Run, judged: Path, tmp_path: Path) -> None:
+def test_eval_measures_a_reranker_and_weights_against_none(run: Run, tmp_path: Path, judged: Path) -> None:
+    judge = Judge(lambda text: float(text in ("about thing3", "about thing5")))
+    put(
+        tmp_path / "kb",
+        *(nearest.Document(f"d{i}", f"about thing{i}", {"title": f"title{i}", "n": i}) for i in range(9)),
+        vectors={"title": "title"},
+    )
+    options = [judged, "-c", "kb", "--rerank", "fake:judge", "--weight", "dense=1", "--weight", "title=2", "-k", "3"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rerankers, "load", lambda spec: judge)
+        ran = run("eval", *options, "--json")
+        compared = run("eval", *options, "--compare", "--per-query")
+        half = run("eval", *options, "--where", '{"n": {"$lt": 5}}', "--json").data
+    assert ran.code == 0, ran.err
+    modes = ran.data["modes"]
+    assert list(modes) == ["dense", "lexical", "hybrid", "weighted", "reranked"]
+    assert list(modes["reranked"]) == ["ndcg@3", "recall@100", "mrr@3", "map@100", "precision@3"]
+    assert modes["reranked"]["ndcg@3"] == pytest.approx((1 + 0.63093) / 2, abs=1e-5)  # d3 before d5 for both queries
+    assert ran.data["settings"] == {"k": 3, "weights": {"dense": 1.0, "title": 2.0}, "rerank": "fake:judge"}
+    assert [(c["first"], c["second"], c["measure"]) for c in ran.data["comparisons"]][3:] == [
+        ("weighted", "hybrid", "ndcg@3"), ("reranked", "weighted", "ndcg@3"),
+    ]  # fmt: skip
+    lines = compared.out.splitlines()
+    assert lines[2] == "rerank: fake:judge"
+    assert any(line.startswith("weighted - adaptive: ") for line in lines)
+    assert any(line.startswith("reranked - weighted: ") for line in lines)
+    (each,) = (line for line in lines if line.split()[:2] == ["q1", "reranked"])
+    assert each.split()[2:] == ["1.0000", "1.0000", "1.0000", "1.0000", "0.3333"]
+    assert half["settings"]["where"] == {"n": {"$lt": 5}}
+    assert half["modes"]["reranked"]["recall@100"] == 0.5  # d5 is kept out
+    wrong = run("eval", judged, "-c", "kb", "--weight", "titel=1")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "titel" in wrong.err
+
+
+def test_eval_tells_each_query_writes_runs_and_compares_with_one(
+    run: Run, judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ran = run("eval", judged, "-c", "kept", "--per-query", "--runs", "runs", "--answers", "--json")
     assert ran.code == 0
     assert ran.data["per_query"]["lexical"]["q1"]["mrr@10"] == 1.0
     assert set(ran.data["answers"]) >= {"found", "confidence", "judged_recall", "dollars"}
+    low, high = ran.data["intervals"]["answers"]["found"]
+    assert low <= ran.data["answers"]["found"] <= high
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["dense.run", "hybrid.run", "lexical.run"]
     assert (tmp_path / "runs" / "lexical.run").read_text().startswith("q1 Q0 d3 1 ")
-    again = run("eval", judged, "-c", "kept", "--against", "runs/lexical.run", "--per-query")
+    monkeypatch.setenv("COLUMNS", "45")  # no number is cut off
+    again = run("eval", judged, "-c", "kept", "--against", "runs/lexical.run", "--per-query", "--answers")
+    assert "…" not in again.out
+    (line,) = (line for line in again.out.splitlines() if line.startswith("answered "))
+    assert line.split()[1:3] == [f"{ran.data['answers']['found']:.4f}", f"{low:.2f}-{high:.2f}"]
     assert "lexical - lexical.run: +0.0000 ndcg@10 (p = 1.000, better on 0, worse on 0)" in again.out
-    assert "q1  ndcg@10 dense " in again.out
+    (line,) = (line for line in again.out.splitlines() if line.split()[:2] == ["q1", "lexical"])
+    assert line.split()[2:] == ["1.0000", "1.0000", "1.0000", "1.0000", "0.1000"]
     broken = run("eval", judged, "-c", "kept", "--against", "nothing.run")
     assert (broken.code, broken.out) == (2, "")
 
@@ -719,10 +767,10 @@ def test_eval_compares_every_fusion_with_the_default(run: Run, judged: Path) -> 
         (name, "adaptive") for name in names if name != "adaptive"
     ]
     lines = run("eval", judged, "--compare").out.splitlines()
-    assert [line.split()[0] for line in lines[2:8]] == names
+    assert [line.split()[0] for line in lines[2:14:2]] == names
     best = ran.data["modes"]["lexical"]["ndcg@10"] - ran.data["modes"]["adaptive"]["ndcg@10"]
-    assert lines[9].startswith(f"lexical - adaptive: {best:+.4f} ndcg@10 (p = ")
-    assert len(lines) == 13
+    assert lines[16].startswith(f"lexical - adaptive: {best:+.4f} ndcg@10 (p = ")
+    assert len(lines) == 20
 
 
 def test_eval_makes_a_test_set_from_a_collection(run: Run, tmp_path: Path) -> None:
@@ -735,6 +783,14 @@ def test_eval_makes_a_test_set_from_a_collection(run: Run, tmp_path: Path) -> No
     assert measured["modes"]["lexical"]["recall@100"] == 1.0
     assert run("eval", "made", "--make", "2", "-c", "kb").code == 2
     assert run("eval", "other", "--make", "2", "-c", "nothing").code == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generators, "load", lambda spec: Scripted("What of fruit?", "NOTHING TO ASK", "And motors?"))
+        asked = run("eval", "asked", "--make", "2", "-c", "kb", "-g", "test:scripted", "--json")
+    assert (asked.code, asked.data) == (0, {"folder": "asked", "queries": 2})
+    assert '"What of fruit?"' in (tmp_path / "asked" / "queries.jsonl").read_text()
+    unknown = run("eval", "none", "--make", "2", "-c", "kb", "-g", "nobody:model")
+    assert (unknown.code, unknown.out) == (2, "")
+    assert not (tmp_path / "none").exists()
 
 
 # --- ask ---
@@ -856,6 +912,13 @@ def test_eval_refuses_before_it_measures(run: Run, judged: Path, tmp_path: Path)
         (["--against", "other.run"], "other.run is about other queries than set, such as 'zzz'"),
         (["--runs", "file"], "file is a file; run files are written to a folder"),
         (["-g", "ollama:any"], "a generator writes answers, which were not asked for"),
+        (["--runs", "file/runs"], "file/runs cannot be made"),
+        (["--make", "2", "--rerank", "nobody:model"], "--make only makes DIR"),
+        (["-k", "0"], "k must be a whole number from 1 to 1000, got 0"),
+        (["--where", '{"n": {"$near": 1}}'], "$near"),
+        (["--where", "nothing"], "--where is not JSON"),
+        (["--rerank", "nobody:model"], "no reranker named 'nobody'"),
+        (["--weight", "title=1"], "weights are of the vectors of a collection that holds several"),
     ):
         ran = run("eval", judged, "-c", "kept", *arguments)
         assert (ran.code, ran.out) == (2, "")

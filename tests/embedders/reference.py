@@ -205,8 +205,10 @@ def score(folder: Path, ids: list[int], segments: list[int], tensors: dict[str, 
     return float((pooled @ tensors[f"{out}.weight"].T + tensors[f"{out}.bias"])[0])
 
 
-def tokens(folder: Path, ids: list[int], segments: list[int], tensors: dict[str, Array]) -> Array:
-    """The encoder's output, (t, d), for one row of ids."""
+def tokens(
+    folder: Path, ids: list[int], segments: list[int], tensors: dict[str, Array], attended: int | None = None
+) -> Array:
+    """The encoder's output, (t, d), for one row of ids. attended: how many of them, the first, all look at."""
     config = json.loads((folder / "config.json").read_text())
     heads, eps = config["num_attention_heads"], config["layer_norm_eps"]
     mpnet = config["model_type"] == "mpnet"
@@ -237,6 +239,8 @@ def tokens(folder: Path, ids: list[int], segments: list[int], tensors: dict[str,
             scores = q[:, part] @ k[:, part].T / math.sqrt(size)
             if mpnet:
                 scores += tensors["encoder.relative_attention_bias.weight"][buckets(len(ids)), h]
+            if attended is not None:
+                scores[:, attended:] = -np.inf
             scores = np.exp(scores - scores.max(axis=1, keepdims=True))
             mixed[:, part] = scores / scores.sum(axis=1, keepdims=True) @ v[:, part]
         x = norm(x + linear(mixed, f"{at}.attention.output.dense"), f"{at}.attention.output.LayerNorm")

@@ -90,6 +90,7 @@ def test_a_line_that_is_no_document_is_kept_as_failed(make: Callable[..., Path])
         ({"qrels_tsv": QRELS + "1\ta\tyes\n"}, "line 3: the score must be an integer"),
         ({"qrels_tsv": QRELS + "9\ta\t1\n"}, "line 3: query '9' is not in queries.jsonl"),
         ({"qrels_tsv": QRELS + "1\tz\t1\n"}, "document 'z', judged for query '1', is not in corpus.jsonl"),
+        ({"qrels_tsv": QRELS + "1\ta\t0\n"}, "line 3: 'a' is judged twice for query '1', and differently"),
         ({"qrels_tsv": "1\ta\t0\n"}, "no judgement above 0"),
     ],
 )

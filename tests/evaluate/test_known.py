@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from nearest.contract import Document
-from nearest.errors import InvalidInput
+from nearest.errors import ConnectionFailed, InvalidInput
 from nearest.evaluate import known, load
+from tests.answer.conftest import Scripted
 from tests.evaluate.test_beir import Lines
 
 DOCUMENTS = [
@@ -58,6 +59,36 @@ def test_questions_can_be_asked_for(tmp_path: Path) -> None:
     made = known.make(DOCUMENTS, tmp_path / "set", ask=lambda text: "What of apples?" if "apple" in text else "")
     assert made == 1
     assert load(tmp_path / "set", Lines()).qrels == {"q1": {"d0": 1}}
+
+
+def test_a_generator_asks(tmp_path: Path) -> None:
+    replies = ['\n  "What do apples cost?"\nBecause it is said.', "NOTHING TO ASK.", "x " * 200]
+    model = Scripted(*replies)
+    told: list[tuple[int, int]] = []
+    made = known.make(
+        DOCUMENTS[:3],
+        tmp_path / "set",
+        ask=lambda text: known.question(model, text),
+        progress=lambda *at: told.append(at),
+    )
+    assert (made, told) == (1, [(1, 100)])
+    assert list(load(tmp_path / "set", Lines()).queries.values()) == ["What do apples cost?"]
+    system, user = model.prompts[0]
+    assert (system.role, user.role) == ("system", "user")
+    assert "Every page says" in user.text
+    assert "Every page says" not in system.text
+    first, *_, last = user.text.splitlines()
+    assert first.removesuffix(" text>>>") == last.removesuffix(" end of text>>>")
+    assert first.removesuffix(" text>>>").removeprefix("<<<") in system.text
+
+
+def test_a_generator_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    model = Scripted("What?", ConnectionFailed("the provider is away"))
+    with pytest.raises(ConnectionFailed):
+        known.make(DOCUMENTS, tmp_path / "set", ask=lambda text: known.question(model, text))
+    assert not (tmp_path / "set").exists()
+    with pytest.raises(InvalidInput, match="nothing was asked"):
+        known.make(DOCUMENTS, tmp_path / "set", ask=lambda text: "")
 
 
 def test_what_cannot_be_made_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from nearest import rerankers
 from nearest.contract import Float32, LateInteraction
 from nearest.encoder import bert, runtime
-from nearest.errors import InvalidInput, ModelError, UnsupportedError
+from nearest.errors import InvalidInput, ModelError
 from nearest.rerankers.maxsim import MaxSim, maxsim
 from tests.embedders import reference
 
@@ -182,9 +182,3 @@ def test_a_text_without_words_has_a_score(tmp_path: Path) -> None:
     reranker = rerankers.load(f"maxsim:{reference.make(tmp_path / 'model', pooling=None)}")
     assert isinstance(reranker, LateInteraction)
     assert np.isfinite(reranker.scores("heart", ["", "heart"])).all()
-
-
-def test_colberts_own_checkpoints_are_refused(tmp_path: Path) -> None:
-    folder = reference.make(tmp_path / "model", pooling=None, architectures=["HF_ColBERT"])
-    with pytest.raises(UnsupportedError, match="ColBERT checkpoint"):
-        rerankers.load(f"maxsim:{folder}")

@@ -52,6 +52,9 @@ Condition = Annotated[
     str | None,
     typer.Option("--where", metavar="JSON", help='Condition on metadata, such as \'{"year": {"$gte": 2020}}\'.'),
 ]
+Weight = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=X", help="Of a vector (dense, or one of add --vector); repeatable.")
+]
 Cache = Annotated[
     str | None, typer.Option(metavar="URL", help="Keep hits there: redis://host:6379/0?semantic=0.97&ttl=600.")
 ]
@@ -102,7 +105,7 @@ def add(
     ] = None,
     token_vectors: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Hold the token vectors of maxsim:NAME too (new collections)."),
+        typer.Option(metavar="MODEL", help="Hold the token vectors of maxsim:NAME (ColBERT, say) too (new ones)."),
     ] = None,
     index: Annotated[
         str | None,
@@ -200,10 +203,7 @@ def search(
     alpha: Annotated[
         float | None, typer.Option(metavar="X", help="Weigh hybrid by hand: 0 is words alone, 1 meaning alone.")
     ] = None,
-    weight: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=X", help="Of a vector (dense, or one of add --vector); repeatable."),
-    ] = None,
+    weight: Weight = None,
     where: Condition = None,
     like: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="More like this document or hit; repeatable, QUERY may go.")
@@ -372,6 +372,12 @@ def evaluate(
     compare: Annotated[
         bool, typer.Option("--compare", help="Every method of fusion, against the default one (adaptive).")
     ] = False,
+    k: Annotated[int, typer.Option("-k", metavar="N", help="Documents that ndcg, mrr and precision look at.")] = 10,
+    where: Condition = None,
+    weight: Weight = None,
+    rerank: Annotated[
+        str | None, typer.Option(metavar="PROVIDER:MODEL", help="Measure this reranker too, against none.")
+    ] = None,
     per_query: Annotated[bool, typer.Option("--per-query", help="Tell the measures of each query too.")] = False,
     against: Annotated[
         str | None, typer.Option(metavar="FILE", help="Compare with a TREC run file, by a paired test.")
@@ -379,7 +385,10 @@ def evaluate(
     runs: Annotated[str | None, typer.Option(metavar="FOLDER", help="Write a TREC run file a mode.")] = None,
     answers: Annotated[bool, typer.Option("--answers", help="Measure answers and their citations too.")] = False,
     generator: Annotated[
-        str | None, typer.Option("--generator", "-g", metavar="PROVIDER:MODEL", help="Writes those answers.")
+        str | None,
+        typer.Option(
+            "--generator", "-g", metavar="PROVIDER:MODEL", help="Writes those answers, or the queries of --make."
+        ),
     ] = None,
     make: Annotated[
         int | None, typer.Option(metavar="N", help="Make DIR first: N queries about the documents of the collection.")
@@ -394,9 +403,13 @@ def evaluate(
     from nearest import app
     from nearest.cli import show
 
+    condition, weights = _condition(where), _weights(weight)
     if make is not None:
-        with _resumable():
-            show.made(folder, app.make_test_set(collection or DEFAULT, folder, count=make), as_json)
+        if any((embedder, chunker, compare, k != 10, where, weight, rerank, per_query, against, runs, answers)):
+            raise UsageError("--make only makes DIR, from -c COLLECTION; what to measure goes with another run")
+        with _resumable("Nothing was written."), show.progress("asking", unit="queries") as made:
+            queries = app.make_test_set(collection or DEFAULT, folder, count=make, generator=generator, progress=made)
+        show.made(folder, queries, as_json)
         return 0
     keep = f"Run the same command again to go on; the index is in {collection}."
     with (
@@ -405,7 +418,8 @@ def evaluate(
     ):
         evaluation = app.evaluate(
             folder, location=collection, embedder=embedder, chunker=chunker, against=against, runs=runs,
-            answers=answers, generator=generator, fusions=compare, progress=lambda at: told(*at),
+            answers=answers, generator=generator, fusions=compare, k=k, where=condition, weights=weights, rerank=rerank,
+            progress=lambda at: told(*at),
         )  # fmt: skip
     show.evaluation(evaluation, as_json, per_query or (compare and as_json))
     return 1 if evaluation.failed else 0

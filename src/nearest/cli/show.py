@@ -512,6 +512,16 @@ def _fact(name: str, value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+_ANSWERS = {  # how each measure is called, and what it is the share of
+    "found": ("answered", "of all questions; of the others the documents seem to tell nothing"),
+    "confidence": ("confidence", "over all questions"),
+    "judged_recall": ("relevant cited", "of the relevant documents, over all questions"),
+    "support": ("support", "of an answer's sentences, by a source that they cite"),
+    "citation_precision": ("citation precision", "of an answer's citations support their sentence"),
+    "judged_precision": ("cited relevant", "of the documents that an answer cites"),
+}
+
+
 class _Evaluation(Protocol):
     dataset: str
     documents: int
@@ -520,9 +530,11 @@ class _Evaluation(Protocol):
     seconds: dict[str, float]
     pooled: int
     failed: list[Failure]
+    intervals: dict[str, dict[str, tuple[float, float]]]
     comparisons: list[Any]
     per_query: dict[str, dict[str, dict[str, float]]]
     answers: dict[str, float]
+    settings: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]: ...
 
@@ -541,29 +553,49 @@ def evaluation(evaluation: _Evaluation, json_wanted: bool, per_query: bool = Fal
     from rich.table import Table
 
     out = _out()
+    wide = Console(width=max(_width(), 120), highlight=False, markup=False, emoji=False)  # no number is cut off
     measures = list(next(iter(evaluation.modes.values())))
     table = Table(title=None, box=None, pad_edge=False)
     table.add_column("mode")
     for measure in [*measures, "seconds"]:
         table.add_column(measure, justify="right")
     for mode, values in evaluation.modes.items():
-        table.add_row(mode, *(f"{values[m]:.4f}" for m in measures), f"{evaluation.seconds[mode]:.2f}")
+        within = evaluation.intervals[mode]
+        cells = (f"{values[m]:.4f}\n{within[m][0]:.2f}-{within[m][1]:.2f}" for m in measures)
+        table.add_row(mode, *cells, f"{evaluation.seconds[mode]:.2f}")
     documents = _plural(evaluation.documents, "document")
     queries = _plural(evaluation.queries, "query", "queries")
     index = f"indexed in {evaluation.seconds['index']:.1f} s"
     out.print(f"{_clean(evaluation.dataset)}: {documents}, {queries}, {index}")
     if evaluation.pooled:
         out.print(f"{_plural(evaluation.pooled, 'text')} over the model's limit, embedded in windows")
-    out.print(table)
+    for name, value in evaluation.settings.items():
+        if name != "k":
+            out.print(f"{name}: {_clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))}")
+    wide.print(table)
+    out.print("Below each mean: where it lies with 95% confidence, by these queries (bootstrap).")
     for each in evaluation.comparisons:
         sure = f"p = {each.p:.3f}, better on {each.better}, worse on {each.worse}"
         out.print(f"{each.first} - {_clean(each.second)}: {each.difference:+.4f} {each.measure} ({sure})")
     if evaluation.answers:
-        out.print("answers: " + ", ".join(f"{name} {value:.4g}" for name, value in evaluation.answers.items()))
+        told = Table(title=None, box=None, pad_edge=False, show_header=False)
+        for name, (low, high) in evaluation.intervals["answers"].items():
+            label, meaning = _ANSWERS[name]
+            told.add_row(label, f"{evaluation.answers[name]:.4f}", f"{low:.2f}-{high:.2f}", meaning)
+        out.print(f"Answers to {queries}, with 95% confidence intervals:")
+        wide.print(told)
+        if evaluation.answers.get("dollars"):
+            out.print(f"The generator cost {evaluation.answers['dollars']:.4f} dollars in all.")
     if per_query:
+        table = Table(title=None, box=None, pad_edge=False)
+        for column in ("query", "mode"):
+            table.add_column(column, overflow="fold")
+        for measure in measures:
+            table.add_column(measure, justify="right", no_wrap=True)
         for query in next(iter(evaluation.per_query.values()), {}):
-            told = [f"{mode} {each[query]['ndcg@10']:.4f}" for mode, each in evaluation.per_query.items()]
-            out.print(f"{_clean(query)}  ndcg@10 {', '.join(told)}")
+            for mode, each in evaluation.per_query.items():
+                table.add_row(Text(_clean(query)), mode, *(f"{each[query][m]:.4f}" for m in measures))
+        wide.print(table)
     _failures(out, evaluation.failed)
 
 

@@ -93,6 +93,8 @@ class LocalEmbedder(Embedder):
         self._config = runtime.read_json(folder, "config.json")
         try:
             bert.check(self._config)
+            if any("colbert" in str(kind).lower() for kind in self._config.get("architectures") or ()):
+                raise ModelError(f"{folder} is a ColBERT checkpoint, which has a vector a token: use maxsim:{model}")
             self._pooling = _pooling(folder)
         except ModelError as error:
             if "architecture" not in error.context:

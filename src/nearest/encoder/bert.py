@@ -8,6 +8,7 @@ Zaharia 2020); a score for a pair of texts (Nogueira & Cho 2019).
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -101,18 +102,39 @@ def read(path: Path) -> dict[str, Float32]:
         raise ModelError(f"cannot read {path}: {error}") from error
     tensors = {}
     for name, tensor in stored:
-        data, shape = tensor["data"], tensor["shape"]
-        match tensor["dtype"]:
-            case "F32":
-                values = np.frombuffer(data, np.float32)
-            case "F16":
-                values = np.frombuffer(data, np.float16).astype(np.float32)
-            case "BF16":  # the upper half of a float32; NumPy has no such type
-                values = (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
-            case _:
-                continue  # position ids, which older exports carry along
-        tensors[_plain_name(name)] = values.reshape(shape)
+        if (values := _floats(tensor["dtype"], tensor["data"])) is not None:  # others: position ids of older exports
+            tensors[_plain_name(name)] = values.reshape(tensor["shape"])
     return tensors
+
+
+def read_one(path: Path, name: str) -> Float32 | None:
+    """One tensor of a safetensors file, as `read` gives it, without reading the others; None if it is not there."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            if size > path.stat().st_size:
+                raise ValueError("the header is cut off")
+            tensor = json.loads(file.read(size)).get(name)
+            if tensor is None:
+                return None
+            start, end = tensor["data_offsets"]
+            file.seek(8 + size + start)
+            values = _floats(tensor["dtype"], file.read(end - start))
+            return None if values is None else values.reshape(tensor["shape"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(f"cannot read {path}: {error}") from error
+
+
+def _floats(dtype: str, data: bytes) -> Float32 | None:
+    """As float32; None for what is no floating-point type."""
+    match dtype:
+        case "F32":
+            return np.frombuffer(data, np.float32)
+        case "F16":
+            return np.frombuffer(data, np.float16).astype(np.float32)
+        case "BF16":  # the upper half of a float32; NumPy has no such type
+            return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return None
 
 
 _SAME = {

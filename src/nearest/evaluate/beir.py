@@ -47,8 +47,8 @@ def load(folder: str | Path, reader: Reader) -> Dataset:
     """Read and check a data set; `reader` turns corpus.jsonl into documents.
 
     Raises InvalidInput, naming file and line, for a missing file, a line that is not what the layout says,
-    an id that repeats, and a judgement about a query or a document that is not there; Unreadable for
-    a file that is not text.
+    an id that repeats, two judgements that differ, and a judgement about a query or a document that is not there;
+    Unreadable for a file that is not text.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -135,7 +135,8 @@ def _judgements(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
             if not lines and score.strip() == "score":
                 continue
             raise InvalidInput(f"{at}: the score must be an integer, got {score!r}") from None
-        qrels.setdefault(query, {})[document] = relevance
+        if qrels.setdefault(query, {}).setdefault(document, relevance) != relevance:
+            raise InvalidInput(f"{at}: {document!r} is judged twice for query {query!r}, and differently")
         lines.setdefault(query, at)
     return qrels, lines
 

@@ -40,7 +40,7 @@ def load(
     """
     if precision not in ("f32", "native"):
         raise InvalidInput(f"precision must be f32 or native, got {precision!r}")
-    place, sha256 = files.locate(model, folder, also=None)
+    place, sha256 = files.locate(model, folder, also=())
     return LocalReranker(f"local:{model}", place, sha256, max_tokens, "f32" if precision == "f32" else "native")
 
 

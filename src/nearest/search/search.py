@@ -232,7 +232,7 @@ class Searcher:
         texts = [text for some in wordings for text in some if text is not None]
         if self._late is None or len(texts) < sum(map(len, wordings)):
             raise InvalidQuery(f"weights.{TOKENS}: token vectors are compared with those of a text; give a query")
-        rows = iter(self._late().token_vectors(texts))
+        rows = iter(self._late().query_vectors(texts))
         return [[next(rows) for _ in some] for some in wordings]
 
     def _refined(
