@@ -129,7 +129,7 @@ def open(
     Raises NotACollection (a folder that holds something else; or nothing, with create=False),
     CollectionLocked, CollectionDamaged, ReadOnly.
     """
-    place = Location.of(location, ledger)
+    place = Location.of(location, ledger).found()
     place.check(create)
     asked = _Settings(
         embedder, chunker, fields, IndexParams.profile(index) if isinstance(index, str) else index, language,
@@ -140,10 +140,12 @@ def open(
         answers = None if cache is None else opened.enter_context(contextlib.closing(connect_cache(cache)))
         # The store first: its lock keeps other processes from the ledger as well.
         opened_ledger: Ledger | None = None
-        if place.database:
+        if place.database and place.exists():
             opened_ledger = opened.enter_context(contextlib.closing(place.open_ledger()))
         settings: dict[str, Any] = {}
-        if place.exists() or (opened_ledger is not None and "embedder" in opened_ledger.settings()):
+        if (place.exists() and not place.database) or (
+            opened_ledger is not None and "embedder" in opened_ledger.settings()
+        ):
             store = opened.enter_context(place.open_store())
             settings = (opened_ledger.settings() if opened_ledger is not None else place.glance()) or {}
             if "embedder" not in settings:

@@ -419,6 +419,10 @@ _WHOLE = ("grpc_port", "timeout", "shard_number", "replication_factor", "write_c
 _SWITCHES = ("tls", "grpc", "on_disk")
 
 
+def canonical(url: StoreURL) -> StoreURL:
+    return replace(url, location=_address(url.location).place.partition(":")[2])
+
+
 def connect(url: StoreURL, schema: Schema | None) -> QdrantStore:
     """`qdrant://HOST:6333/COLLECTION`; see the module for keys and options. With a schema it makes the collection."""
     address, options = _address(url.location), _options(url.options)
