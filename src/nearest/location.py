@@ -198,11 +198,11 @@ class Location:
         try:
             store = self._connect(schema)
         except SchemaMismatch:
-            if self.folder is None or self.shared:
-                raise
             with stores.connect(self.store_url) as left:
                 if left.count():
-                    raise
+                    raise self._unaccounted(left) from None
+            if self.folder is None or self.shared:
+                raise
             for part in ("store", "lexical"):
                 if (self.folder / part).exists():
                     shutil.rmtree(self.folder / part)

@@ -110,8 +110,8 @@ class Ledger:
         if not allowed:
             raise AccessDenied(
                 f"the user {user!r} may not make a schema for the ledger in the database {database!r}; an "
-                f'administrator must run: GRANT CREATE ON DATABASE "{database}" TO "{user}"; or say where else the ledger may be '
-                "(ledger=, NEAREST_LEDGER)"
+                f'administrator must run: GRANT CREATE ON DATABASE "{database}" TO "{user}"; or say where else '
+                "the ledger may be (ledger=, NEAREST_LEDGER)"
             )
 
     def _opened(self) -> Self:
