@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from nearest import chunkers, embedders, filters, generators, layers, readers, rerankers, stores
 from nearest.contract import (
+    FACTS,
     TOKENS,
     Chunk,
     Chunker,
@@ -1064,7 +1065,7 @@ class Collection:
                 yield Record(f"{record.document_id}#{record.payload['chunk']}", {}, record.payload)
 
     def info(self) -> dict[str, Any]:
-        """Facts about the collection, JSON-able."""
+        """Facts about the collection, JSON-able. Of `store`, what its database does not tell is None."""
         schema, held = self.store.schema, self._settings.get("token_vectors")
         return {
             "collection": self.name,
@@ -1080,7 +1081,7 @@ class Collection:
             "index": schema.to_json()["index"],
             "usage": self.ledger.usage(),
             "failed": self.ledger.failures(),
-            "store": self.store.stats(),
+            "store": {**dict.fromkeys(FACTS), **self.store.stats()},
             "repaired": list(self.repaired),
             **({"cache": self.cache.stats().to_json()} if self.cache is not None else {}),
         }

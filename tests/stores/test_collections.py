@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import nearest
 from nearest import errors, plugins, stores
 from nearest.app import Collection
-from nearest.contract import Document, Hit, Record, Schema, StoreURL, VectorSpec
+from nearest.contract import FACTS, Document, Hit, Record, Schema, StoreURL, VectorSpec
 from nearest.ledger import Ledger
 from nearest.location import Location
 from nearest.stores import pgvector
@@ -88,7 +88,11 @@ def test_the_same_documents_give_the_same_answers(url: str, tmp_path: Path) -> N
             assert words == {hit.id for hit in reference.search("latency", k=60, mode="lexical", where=where)}
             assert kb.count(where) == reference.count(where)
         assert kb.get("d7") == reference.get("d7") == documents()[7]
-        assert kb.info()["documents"] == 30
+        info = kb.info()
+        assert info["documents"] == 30
+        assert set(info["store"]) - {"lexical"} == set(FACTS)
+        assert info["store"]["index"]
+        assert info["store"]["disk_bytes"] is None or info["store"]["disk_bytes"] > 0
 
 
 def test_it_is_updated_and_reopened(url: str) -> None:

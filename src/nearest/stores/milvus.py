@@ -508,7 +508,8 @@ class MilvusStore(Store):
         with _errors(self._address):
             if self._columns.vectors:
                 index = self._open.describe_index(self._address.collection, "vector_0", **self._address.call)
-                told["index"] = f"{self._kind.index_type}, {index['state']}"
+                loaded = self._open.get_load_state(self._address.collection, **self._address.call)["state"]
+                told["index"] = f"{self._kind.index_type}, {index['state']}, {loaded.name}"
                 told["indexed"] = int(index["indexed_rows"])
         if self._local is not None:
             folder = Path(self._local.database.get_collection(self._address.collection).data_dir)
