@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from nearest.demo import Demo
     from nearest.evaluate import Evaluation, Stage
     from nearest.evaluate.similarity import Similarities as Similarities
+    from nearest.layers.metrics import Meter
     from nearest.ledger import Ledger
     from nearest.stores._bm25 import Analyzer
 
@@ -86,13 +87,14 @@ _FIRST_CHUNK = Comparison(("first",), "$eq", True)
 _NUMBERED_FIRST = Comparison(("chunk",), "$eq", 0)  # in collections made before passages had `first`
 
 
-def connect(url: str, schema: Schema | None = None) -> Store:
+def connect(url: str, schema: Schema | None = None, *, meter: Meter | None = None) -> Store:
     """The contract's Store behind a URL, for records with your own vectors; every filter holds on it.
 
-    With a schema a new collection is made; without one it must exist. Raises NotACollection,
-    SchemaMismatch, CollectionLocked, MissingDependency or InvalidInput.
+    With a schema a new collection is made; without one it must exist. meter: a `nearest.Meter`, which counts the calls
+    of the database, their seconds and errors. Raises NotACollection, SchemaMismatch, CollectionLocked,
+    MissingDependency or InvalidInput.
     """
-    return layers.stack_for(stores.connect(url, schema))
+    return layers.stack_for(stores.connect(url, schema), meter=meter)
 
 
 def embedder(spec: str = DEFAULT_EMBEDDER, **options: Any) -> Embedder:
@@ -113,6 +115,7 @@ def open(
     token_vectors: str | LateInteraction | None = None,
     create: bool = True,
     cache: str | None = None,
+    meter: Meter | None = None,
 ) -> Collection:
     """Open a collection, or make one: a folder, or a store's URL (`edge:./kb` is the folder, `memory:`).
 
@@ -126,11 +129,11 @@ def open(
     collection is, if not where the database says: a folder, or `postgresql://user@host/database`
     ($NEAREST_LEDGER says the same). What a crash left half-done is repaired first; see `Collection.repaired`.
     cache: of answers, `memory` or `redis://host:6379/0`, see `nearest.search.cache`; it never answers with what was
-    changed since.
+    changed since. meter: a `nearest.Meter`, which counts the calls of the store, their seconds and errors.
     Raises NotACollection (a folder that holds something else; or nothing, with create=False),
     CollectionLocked, CollectionDamaged, ReadOnly.
     """
-    place = Location.of(location, ledger).found()
+    place = replace(Location.of(location, ledger).found(), meter=meter)
     place.check(create)
     asked = _Settings(
         embedder, chunker, fields, IndexParams.profile(index) if isinstance(index, str) else index, language,

@@ -25,6 +25,7 @@ from nearest.layers.lexical import Lexical, companion_schema, inner_schema
 from nearest.ledger import State, Visibility, glance, watch
 
 if TYPE_CHECKING:
+    from nearest.layers.metrics import Meter
     from nearest.ledger import Ledger
 
 DEFAULT_STORE = "edge"
@@ -37,7 +38,7 @@ class Location:
 
     database: the ledger's PostgreSQL, instead of a file; namespace: its schema there. shared: other
     processes may use the collection at the same time. bare: the URL under which `nearest.connect` finds a store here.
-    former: where the ledger was while each spelling of a URL had one of its own.
+    former: where the ledger was while each spelling of a URL had one of its own. meter: counts the store's calls.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Location:
     shared: bool = False
     bare: str = ""
     former: Location | None = None
+    meter: Meter | None = None
     _known: bool = False  # that there is a ledger in the database
 
     @classmethod
@@ -134,16 +136,16 @@ class Location:
         """What to raise for a store that holds records and has no ledger; None where there is no such store."""
         try:
             with stores.connect(self.bare) as store:
-                return self._unaccounted(store) if store.count() else None
+                return self._unaccounted(store, self.name if self.shared else self.bare) if store.count() else None
         except NotACollection:
             return None
 
-    def _unaccounted(self, store: Store) -> NotACollection:
+    def _unaccounted(self, store: Store, url: str) -> NotACollection:
         records, fields = store.count(), {name: spec.dim for name, spec in store.schema.vectors.items()}
         of = f" ({', '.join(f'{name}: {dim} dimensions' for name, dim in fields.items())})" if fields else ""
         return NotACollection(
             f"{self.name} holds {records} records{of} that no ledger accounts for, such as those written through "
-            "nearest.connect; use nearest.connect for it"
+            f"nearest.connect; open it with nearest.connect({url!r})"
             + (", or say where its ledger is (ledger=, NEAREST_LEDGER)" if self.shared else ""),
             records=records,
             dimensions=fields,
@@ -200,7 +202,7 @@ class Location:
         except SchemaMismatch:
             with stores.connect(self.store_url) as left:
                 if left.count():
-                    raise self._unaccounted(left) from None
+                    raise self._unaccounted(left, self.name if self.shared else self.store_url) from None
             if self.folder is None or self.shared:
                 raise
             for part in ("store", "lexical"):
@@ -209,7 +211,7 @@ class Location:
             store = self._connect(schema)
         if store.count():
             with store:
-                raise self._unaccounted(store)
+                raise self._unaccounted(store, self.name if self.shared else self.store_url)
         return store
 
     def _connect(self, schema: Schema) -> Store:
@@ -235,12 +237,12 @@ class Location:
         store = connect()
         try:
             if store.schema.text is not None or self.folder is None:
-                return layers.stack_for(store)
+                return layers.stack_for(store, meter=self.meter)
             text = replace(store.schema, text="text") if schema is None else schema
             # Others write to a collection whose ledger is in a database, and have an index of words of their own.
             doubtful = schema is None and (self.database is not None or not (self.folder / "lexical").exists())
             companion = stores.connect(self._companion, companion_schema(text))
-            complete = layers.stack_for(store, companion=companion)
+            complete = layers.stack_for(store, companion=companion, meter=self.meter)
             if doubtful and isinstance(complete, Lexical) and store.count() != companion.count():
                 complete.verify(repair=True)
             return complete

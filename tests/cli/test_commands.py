@@ -619,7 +619,7 @@ def test_info_of_a_store_without_a_ledger_tells_what_is_there(run: Run) -> None:
     ran = run("info", "-c", "bare", "--json")
     assert (ran.code, ran.data["error"]["context"]) == (2, {"records": 2, "dimensions": {"dense": 3}})
     assert "bare holds 2 records (dense: 3 dimensions) that no ledger accounts for" in ran.err
-    assert "use nearest.connect for it" in ran.err
+    assert "open it with nearest.connect('edge:bare')" in ran.err
 
 
 def test_stores_tells_what_each_store_declares(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
