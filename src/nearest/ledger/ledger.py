@@ -76,7 +76,9 @@ class Ledger:
         with ledger._transaction() as connection:
             # Two newcomers at once: the second waits for the first.
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ledger._number)))
-            connection.execute(sa.schema.CreateSchema(namespace, if_not_exists=True))
+            # IF NOT EXISTS asks for the right to make one even where there is one.
+            if not connection.scalar(sa.text("SELECT to_regnamespace(:name)"), {"name": namespace}):
+                connection.execute(sa.schema.CreateSchema(namespace))
         return ledger._opened()
 
     @classmethod
