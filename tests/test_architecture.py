@@ -29,6 +29,7 @@ PUBLIC = [
     "Schema",
     "VectorSpec",
     "SparseVector",
+    "Meter",
     "IndexParams",
     "Report",
     "NearestError",

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from nearest.errors import NearestError as NearestError
     from nearest.ingest import Report as Report
+    from nearest.layers.metrics import Meter as Meter
 
 _WHERE = {
     "open": "app",
@@ -55,6 +56,7 @@ _WHERE = {
     "SparseVector": "contract",
     "IndexParams": "contract",
     "Report": "ingest",
+    "Meter": "layers.metrics",
     "NearestError": "errors",
 }
 

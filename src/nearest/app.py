@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from nearest import chunkers, embedders, filters, generators, layers, readers, rerankers, stores
 from nearest.contract import (
+    FACTS,
     TOKENS,
     Chunk,
     Chunker,
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from nearest.demo import Demo
     from nearest.evaluate import Evaluation, Stage
     from nearest.evaluate.similarity import Similarities as Similarities
+    from nearest.layers.metrics import Meter
     from nearest.ledger import Ledger
     from nearest.stores._bm25 import Analyzer
 
@@ -85,13 +87,14 @@ _FIRST_CHUNK = Comparison(("first",), "$eq", True)
 _NUMBERED_FIRST = Comparison(("chunk",), "$eq", 0)  # in collections made before passages had `first`
 
 
-def connect(url: str, schema: Schema | None = None) -> Store:
+def connect(url: str, schema: Schema | None = None, *, meter: Meter | None = None) -> Store:
     """The contract's Store behind a URL, for records with your own vectors; every filter holds on it.
 
-    With a schema a new collection is made; without one it must exist. Raises NotACollection,
-    SchemaMismatch, CollectionLocked, MissingDependency or InvalidInput.
+    With a schema a new collection is made; without one it must exist. meter: a `nearest.Meter`, which counts the calls
+    of the database, their seconds and errors. Raises NotACollection, SchemaMismatch, CollectionLocked,
+    MissingDependency or InvalidInput.
     """
-    return layers.stack_for(stores.connect(url, schema))
+    return layers.stack_for(stores.connect(url, schema), meter=meter)
 
 
 def embedder(spec: str = DEFAULT_EMBEDDER, **options: Any) -> Embedder:
@@ -112,6 +115,7 @@ def open(
     token_vectors: str | LateInteraction | None = None,
     create: bool = True,
     cache: str | None = None,
+    meter: Meter | None = None,
 ) -> Collection:
     """Open a collection, or make one: a folder, or a store's URL (`edge:./kb` is the folder, `memory:`).
 
@@ -125,11 +129,11 @@ def open(
     collection is, if not where the database says: a folder, or `postgresql://user@host/database`
     ($NEAREST_LEDGER says the same). What a crash left half-done is repaired first; see `Collection.repaired`.
     cache: of answers, `memory` or `redis://host:6379/0`, see `nearest.search.cache`; it never answers with what was
-    changed since.
+    changed since. meter: a `nearest.Meter`, which counts the calls of the store, their seconds and errors.
     Raises NotACollection (a folder that holds something else; or nothing, with create=False),
     CollectionLocked, CollectionDamaged, ReadOnly.
     """
-    place = Location.of(location, ledger)
+    place = replace(Location.of(location, ledger).found(), meter=meter)
     place.check(create)
     asked = _Settings(
         embedder, chunker, fields, IndexParams.profile(index) if isinstance(index, str) else index, language,
@@ -140,10 +144,12 @@ def open(
         answers = None if cache is None else opened.enter_context(contextlib.closing(connect_cache(cache)))
         # The store first: its lock keeps other processes from the ledger as well.
         opened_ledger: Ledger | None = None
-        if place.database:
+        if place.database and place.exists():
             opened_ledger = opened.enter_context(contextlib.closing(place.open_ledger()))
         settings: dict[str, Any] = {}
-        if place.exists() or (opened_ledger is not None and "embedder" in opened_ledger.settings()):
+        if (place.exists() and not place.database) or (
+            opened_ledger is not None and "embedder" in opened_ledger.settings()
+        ):
             store = opened.enter_context(place.open_store())
             settings = (opened_ledger.settings() if opened_ledger is not None else place.glance()) or {}
             if "embedder" not in settings:
@@ -1161,7 +1167,7 @@ class Collection:
                 yield Record(f"{record.document_id}#{record.payload['chunk']}", {}, record.payload)
 
     def info(self) -> dict[str, Any]:
-        """Facts about the collection, JSON-able."""
+        """Facts about the collection, JSON-able. Of `store`, what its database does not tell is None."""
         schema, held = self.store.schema, self._settings.get("token_vectors")
         return {
             "collection": self.name,
@@ -1177,7 +1183,7 @@ class Collection:
             "index": schema.to_json()["index"],
             "usage": self.ledger.usage(),
             "failed": self.ledger.failures(),
-            "store": self.store.stats(),
+            "store": {**dict.fromkeys(FACTS), **self.store.stats()},
             "repaired": list(self.repaired),
             **({"cache": self.cache.stats().to_json()} if self.cache is not None else {}),
         }

@@ -47,6 +47,8 @@ INDEX_PROFILES: Mapping[str, tuple[int, int, int]] = {  # m, ef_construct, ef
     "balanced": (16, 128, 100),
     "recall": (24, 200, 200),
 }
+FACTS = ("index", "indexed", "disk_bytes", "memory_bytes")
+"""Of `Store.stats`: the kind and state of the vector index, in words; vectors in it; the room it all takes."""
 MAX_ID_LENGTH = 512
 MAX_K = 10_000
 MAX_NESTING = 64
@@ -576,10 +578,7 @@ class Store(ABC):
         """Return when everything written before is visible to searches."""
 
     def stats(self) -> dict[str, Any]:
-        """Facts that the database tells of the collection, JSON-able; only those it knows.
-
-        disk_bytes, memory_bytes; index: the kind and state of the vector index, in words; indexed: vectors in it.
-        """
+        """Facts that the database tells of the collection, JSON-able; only those it knows, see `FACTS`."""
         return {}
 
     @abstractmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -638,6 +639,32 @@ def test_info(run: Run) -> None:
     lines = run("info").out.splitlines()
     assert any(line.split() == ["documents", "3"] for line in lines)
     assert any(line.split() == ["embedder", "fake:hash"] for line in lines)
+    (store,) = (line for line in lines if line.startswith("store "))
+    assert facts["store"]["memory_bytes"] is None
+    assert "memory_bytes=not told by the database" in store
+    assert f"disk_bytes={facts['store']['disk_bytes'] / 2**20:,.1f} MiB" in store
+
+
+UNREACHABLE = ["qdrant", "weaviate", "milvus", "chroma", "postgresql"]
+
+
+@pytest.mark.parametrize("command", [["search", "x"], ["info"]])
+@pytest.mark.parametrize("scheme", UNREACHABLE)
+def test_an_unreachable_host_is_no_missing_collection(run: Run, command: list[str], scheme: str) -> None:
+    ran = run(*command, "-c", f"{scheme}://127.0.0.1:1/docs", "--json")
+    assert (ran.code, ran.data["error"]["kind"]) == (3, "ConnectionFailed")
+    assert "no collection" not in ran.err
+    assert re.search("host", ran.err)
+
+
+def test_info_of_a_store_without_a_ledger_tells_what_is_there(run: Run) -> None:
+    schema = nearest.Schema(vectors={"dense": nearest.VectorSpec(3)})
+    with nearest.connect("edge:bare", schema) as store:
+        store.upsert([nearest.Record("a", {"dense": [1, 0, 0]}), nearest.Record("b", {"dense": [0, 1, 0]})])
+    ran = run("info", "-c", "bare", "--json")
+    assert (ran.code, ran.data["error"]["context"]) == (2, {"records": 2, "dimensions": {"dense": 3}})
+    assert "bare holds 2 records (dense: 3 dimensions) that no ledger accounts for" in ran.err
+    assert "open it with nearest.connect('edge:bare')" in ran.err
 
 
 def test_stores_tells_what_each_store_declares(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import nearest
 from nearest.contract import Dense, Query, Record, Schema, VectorSpec
 from nearest.errors import ConnectionFailed, StorageError, Throttled
 from nearest.layers.chaos import Chaos, Fault, script
 from nearest.layers.metrics import BOUNDS, Counts, Meter, Metrics
 from nearest.stores.memory import MemoryStore
+from tests.fakes import HashEmbedder, LineChunker
 
 SCHEMA = Schema(vectors={"dense": VectorSpec(2)})
 
@@ -107,3 +110,18 @@ def test_threads_lose_nothing() -> None:
         thread.join()
     counts = meter.snapshot()["get"]
     assert (counts.calls, counts.records, counts.errors, sum(counts.buckets)) == (8000, 16000, {"TimedOut": 8000}, 8000)
+
+
+def test_a_meter_is_given_to_open_and_to_connect(tmp_path: Path) -> None:
+    meter = nearest.Meter()
+    with nearest.open(tmp_path / "kb", embedder=HashEmbedder(), chunker=LineChunker(), meter=meter) as kb:
+        kb.add([nearest.Document("a", "one line\nanother line\n")])
+        kb.search("line")
+    counts = meter.snapshot()
+    assert (counts["upsert"].records, counts["search"].records) == (2, 2)
+    with nearest.open(tmp_path / "kb", embedder=HashEmbedder(), chunker=LineChunker(), meter=meter) as kb:
+        kb.search("line")
+    assert meter.snapshot()["search"].calls == 2 * counts["search"].calls
+    with nearest.connect("memory:", SCHEMA, meter=(other := nearest.Meter())) as store:
+        store.upsert(records(5))
+    assert other.snapshot()["upsert"].records == 5

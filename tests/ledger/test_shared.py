@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -115,6 +116,33 @@ def test_databases_keep_ledgers_apart_by_namespace(postgres: Postgres) -> None: 
     assert other.settings() == {}
     one.close()
     other.close()
+
+
+def test_a_user_without_the_right_to_make_a_ledger_opens_one(postgres: Postgres) -> None:  # noqa: F811
+    database = postgres.database()
+    with contextlib.closing(Ledger.connect(postgres.url(database), "nearest_read")) as ledger:
+        ledger.set({"embedder": "a"})
+    user = f"reader_{database}"
+    grants = (
+        f"GRANT USAGE ON SCHEMA nearest_read TO {user}",
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA nearest_read TO {user}",
+    )
+    postgres.run(f"CREATE ROLE {user} LOGIN", *grants, database=database)
+    url = postgres.url(database, user=user)
+    with contextlib.closing(Ledger.connect(url, "nearest_read")) as ledger:
+        assert ledger.settings() == {"embedder": "a"}
+        with pytest.raises(errors.AccessDenied, match="permission denied"):
+            ledger.set({"embedder": "b"})
+    with pytest.raises(errors.AccessDenied):
+        Ledger.connect(url, "nearest_new")
+    assert Ledger.namespaces(url, ["nearest_read", "nearest_new"]) == {"nearest_read"}
+
+
+def test_a_password_is_in_no_message() -> None:
+    for url in ("postgresql://nobody:secret@127.0.0.1:1/db", "postgresql://nobody@127.0.0.1:1/db?password=secret"):
+        with pytest.raises(errors.ConnectionFailed) as told:
+            Ledger.connect(url, "nearest_x")
+        assert "secret" not in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -6,18 +6,23 @@ The stores are those that the benchmarks start (benchmarks/stores), on the same 
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import nearest
-from nearest import errors, plugins
+from nearest import errors, plugins, stores
 from nearest.app import Collection
-from nearest.contract import Document, Hit
+from nearest.contract import FACTS, Document, Hit, Record, Schema, StoreURL, VectorSpec
 from nearest.ledger import Ledger
+from nearest.location import Location
+from nearest.stores import pgvector
 from tests.fakes import HashEmbedder, LineChunker
 from tests.stores.postgres import Postgres, postgres  # noqa: F401 -- a fixture
 
@@ -83,7 +88,11 @@ def test_the_same_documents_give_the_same_answers(url: str, tmp_path: Path) -> N
             assert words == {hit.id for hit in reference.search("latency", k=60, mode="lexical", where=where)}
             assert kb.count(where) == reference.count(where)
         assert kb.get("d7") == reference.get("d7") == documents()[7]
-        assert kb.info()["documents"] == 30
+        info = kb.info()
+        assert info["documents"] == 30
+        assert set(info["store"]) - {"lexical"} == set(FACTS)
+        assert info["store"]["index"]
+        assert info["store"]["disk_bytes"] is None or info["store"]["disk_bytes"] > 0
 
 
 def test_it_is_updated_and_reopened(url: str) -> None:
@@ -226,3 +235,229 @@ def test_a_language_without_a_stemmer_is_refused_before_anything_is_made(
             nearest.connect(url)
         with open_kb(url) as kb:
             assert kb.add([Document("a", "one line\n")]).added == 1
+
+
+# --- one collection, however its URL is spelt -------------------------------------------------------
+
+SPELLINGS = [
+    ("qdrant://localhost:6333/docs", "qdrant://LOCALHOST/docs?grpc=true", "qdrant://a-key@localhost:6333/docs"),
+    ("qdrant://localhost:6333/my docs", "qdrant://localhost/my%20docs"),
+    ("postgresql://h/db?table=docs", "postgres://H:5432/db?table=docs&sslmode=require", "postgresql:///db?table=docs&host=h"),
+    ("postgresql://h/db", "postgresql://me:a@secret@h/db?table=nearest&password=secret", "postgresql://db@h"),
+    ("postgresql://h:5433/db", "postgresql://h/db?port=5433", "postgresql://h/?dbname=db&port=5433"),
+    ("postgresql:///db?host=/run/pg&table=docs", "postgresql://%2Frun%2Fpg/db?table=docs"),
+    ("weaviate://h:8080/Docs?grpc=50051", "weaviate://H/docs", "weaviate://h/Docs?tls=false&timeout=3"),
+    ("weaviate://a-key@h:443/Docs?tenant=a", "weaviate://h/docs?tls=true&tenant=a"),
+    ("milvus://h:19530/docs", "milvus://root:secret@H/default/docs", "milvus://h/docs?token=secret&timeout=3"),
+    ("milvus:./x.db", "milvus:x.db", "milvus:x.db/", "milvus:sub/../x.db?collection=nearest", "milvus:{here}/x.db"),
+    ("chroma://h:8000/docs", "chroma://H/docs?database=default_database", "chroma://h/docs?tenant=default_tenant"),
+    ("chroma://h/docs?ssl=true&tenant=a&database=b", "chroma://h:443/docs?database=b&tenant=a&ssl=true"),
+    ("chroma:./dir/docs", "chroma:dir/docs", "chroma:{here}/dir/docs"),
+]  # fmt: skip
+DIFFERENT = [
+    ("qdrant://h:6333/docs", "qdrant://h:6334/docs", "qdrant://g:6333/docs", "qdrant://h:6333/Docs"),
+    ("postgresql://h/db", "postgresql://h/db?table=docs", "postgresql://h/other", "postgresql://h:5433/db"),
+    ("weaviate://h/Docs", "weaviate://h/DOCS", "weaviate://h/docs?tenant=a", "weaviate://h/docs?tls=true"),
+    ("milvus://h/docs", "milvus://h/other/docs", "milvus:docs", "milvus:docs?collection=a"),
+    ("chroma://h/docs", "chroma://h/docs?ssl=true", "chroma://h/docs?tenant=a", "chroma:h/docs"),
+]
+
+
+def ledger_of(url: str, ledger: Path | None = None) -> tuple[Path | None, str]:
+    place = Location.of(url.replace("{here}", str(Path.cwd())), ledger)
+    return place.folder and place.folder.absolute(), place.namespace
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_spellings_of_one_collection_are_of_one_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    monkeypatch.setenv("NEAREST_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    ledger = tmp_path / "ledgers" if named else None
+    for urls in SPELLINGS:
+        assert len({ledger_of(url, ledger) for url in urls}) == 1, urls
+    for urls in DIFFERENT:
+        assert len({ledger_of(url, ledger) for url in urls}) == len(urls), urls
+    folder, namespace = ledger_of("postgresql://me:a@secret@h/db?password=secret", ledger)
+    assert "secret" not in f"{folder}{namespace}{Location.of('postgresql://me:a@secret@h/db?password=secret').name}"
+
+
+@given(
+    scheme=st.sampled_from(["qdrant", "weaviate", "milvus", "chroma", "postgresql"]),
+    host=st.from_regex(r"[a-z][a-z0-9-]{0,8}(\.[a-z]{2,5})?", fullmatch=True),
+    name=st.from_regex(r"[a-z][a-z0-9]{2,9}", fullmatch=True),
+    data=st.data(),
+)
+def test_the_form_most_used_so_far_keeps_its_identity(scheme: str, host: str, name: str, data: st.DataObject) -> None:
+    module = importlib.import_module(f"nearest.stores.{'pgvector' if scheme == 'postgresql' else scheme}")
+    port = {"qdrant": ":6333", "weaviate": ":8080", "milvus": ":19530", "chroma": ":8000", "postgresql": ""}[scheme]
+    used = StoreURL.parse(f"{scheme}://{host}{port}/{name.capitalize() if scheme == 'weaviate' else name}")
+    assert stores.canonical(used) == used
+    user = data.draw(st.sampled_from(["", "me@", "me:secret@"] if scheme in ("milvus", "postgresql") else [""]))
+    spelt = "".join(data.draw(st.sampled_from([c, c.upper()])) for c in host)
+    other = f"{module.SCHEMES[-1] if hasattr(module, 'SCHEMES') else scheme}://{user}{spelt}/{name}"
+    assert stores.identity(stores.canonical(StoreURL.parse(other))) == stores.identity(used)
+
+
+@pytest.mark.parametrize("store", ["weaviate", "qdrant", "milvus", "chroma"])
+def test_documents_are_found_under_another_spelling(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEAREST_HOME", str(tmp_path / "home"))
+    with importlib.import_module(f"benchmarks.stores.{store}").serve(tmp_path / "server") as url:
+        one = url.replace("127.0.0.1", "localhost")
+        other = one.replace("localhost", "LOCALHOST").replace(f"{tmp_path}/", "")
+        monkeypatch.chdir(tmp_path)
+        if store == "milvus":
+            other += "?collection=nearest"
+        if store == "weaviate":
+            other = re.sub(r"/(\w)(\w*)\?", lambda found: f"/{found[1].swapcase()}{found[2]}?", other)
+        assert one != other
+        with open_kb(one) as kb:
+            kb.add([Document("a", "all about ledgers\n")])
+        with open_kb(other, create=False) as kb:
+            assert kb.add([Document("b", "more about ledgers\n")]).added == 1
+        with open_kb(one, create=False) as kb:
+            assert {hit.document_id for hit in kb.search("ledgers", mode="lexical")} == {"a", "b"}
+
+
+def test_a_collection_of_before_is_found_under_the_spelling_it_was_made_under(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    postgres: Postgres,  # noqa: F811 -- the fixture
+) -> None:
+    monkeypatch.setenv("NEAREST_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    database = postgres.url(postgres.database(), table="docs")
+    urls = [database.replace("postgresql:", "postgres:"), "chroma:./chroma/../chroma/docs"]
+    with monkeypatch.context() as before:
+        before.setattr(stores, "canonical", lambda url: url)  # each spelling had its ledger
+        for url in urls:
+            with open_kb(url, ledger=tmp_path / "ledgers" if url.startswith("chroma") else None) as kb:
+                kb.add([Document("a", "one line\n")])
+    for url in urls:
+        for _ in range(2):
+            with open_kb(url, ledger=tmp_path / "ledgers" if url.startswith("chroma") else None) as kb:
+                assert kb.count() == 1
+                assert [hit.document_id for hit in kb.search("one line")] == ["a"]
+    with pytest.raises(errors.NotACollection, match=r"no ledger accounts for"):  # not found, and not taken over
+        open_kb(database)
+
+
+def test_two_spellings_of_a_database_exclude_each_other_from_writing(postgres: Postgres) -> None:  # noqa: F811
+    url = postgres.url(postgres.database(), table="docs")
+    with open_kb(url) as kb, open_kb(url.replace("postgresql:", "postgres:") + "&application_name=other") as other:
+        with kb.ledger.writing(), pytest.raises(errors.CollectionLocked):
+            other.add([Document("a", "one line\n")])
+        assert other.add([Document("a", "one line\n")]).added == 1
+        assert kb.count() == 1
+
+
+# --- nothing half-created, and what is said of what is not there --------------------------------------
+
+
+def schemas(postgres: Postgres, database: str) -> set[str]:  # noqa: F811
+    """What a database holds beside what every one does."""
+    rows = postgres.run("SELECT nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%'", database=database)
+    tables = postgres.run("SELECT tablename FROM pg_tables WHERE schemaname = 'public'", database=database)
+    return {name for (name,) in rows} - {"public", "information_schema"} | {name for (name,) in tables}
+
+
+def test_a_refused_creation_leaves_nothing_in_the_database(
+    postgres: Postgres,  # noqa: F811 -- the fixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NEAREST_HOME", str(tmp_path / "home"))
+    database = postgres.database()
+    url = postgres.url(database, table="docs")
+    with pytest.raises(errors.NotACollection, match="no collection"):
+        open_kb(url, create=False)
+    with pytest.raises(errors.InvalidInput, match="table must be"):
+        open_kb(postgres.url(database, table="d" * 60))
+    with pytest.raises(errors.InvalidInput, match="search_path"):
+        open_kb(url + "&options=-csearch_path%3Dnowhere")
+    user = f"guest_{database}"
+    postgres.run(f"CREATE ROLE {user} LOGIN", f"GRANT CREATE ON SCHEMA public TO {user}", database=database)
+    with pytest.raises(errors.AccessDenied, match=r"may not make a schema.*GRANT CREATE ON DATABASE"):
+        open_kb(postgres.url(database, user=user, table="docs"))
+    postgres.run(f"GRANT CREATE ON DATABASE {database} TO {user}")
+    with monkeypatch.context() as patched:  # the right to make one is there, the store refuses nevertheless
+        patched.setattr(pgvector, "_check_server", refuse)
+        with pytest.raises(errors.AccessDenied, match="CREATE EXTENSION"):
+            open_kb(postgres.url(database, user=user, table="docs"))
+    assert schemas(postgres, database) == set()
+    assert not (tmp_path / "home").exists()
+    postgres.run("CREATE TABLE docs (a int)", database=database)
+    with pytest.raises(errors.NotACollection, match="not a collection of nearest"):
+        open_kb(url)
+    assert schemas(postgres, database) == {"docs"}
+
+
+def refuse(*_: Any) -> None:
+    raise errors.AccessDenied("an administrator must run: CREATE EXTENSION vector;")
+
+
+def test_a_crash_between_the_store_and_its_ledger_is_continued(
+    postgres: Postgres,  # noqa: F811 -- the fixture
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    url = postgres.url(postgres.database(), table="docs")
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "_opened", stop)  # its schema is there, its tables are not
+        with pytest.raises(KeyboardInterrupt):
+            open_kb(url)
+    with pytest.raises(errors.NotACollection, match="no collection"):
+        open_kb(url, create=False)
+    with open_kb(url) as kb:
+        assert kb.add([Document("a", "one line\n")]).added == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "says"),
+    [
+        ("chroma://127.0.0.1:1/docs", errors.ConnectionFailed, "does not answer.*is the server running"),
+        ("qdrant://127.0.0.1:1/docs", errors.ConnectionFailed, "cannot be reached.*check that it runs"),
+        ("weaviate://127.0.0.1:1/docs", errors.ConnectionFailed, "cannot be reached.*is it running"),
+        ("milvus://127.0.0.1:1/docs", errors.ConnectionFailed, "cannot be reached.*is the server up"),
+        ("postgresql://127.0.0.1:1/docs", errors.ConnectionFailed, "did not answer.*check host, port"),
+        ("chroma:{here}/x!", errors.InvalidInput, "x!"),
+        ("milvus:{here}/x.db?collection=1", errors.InvalidInput, "cannot name"),
+        ("faiss:{here}/kb?index=NONSENSE", errors.InvalidInput, "NONSENSE"),
+    ],
+)
+def test_a_refused_creation_leaves_no_ledger(
+    url: str, error: type[Exception], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEAREST_HOME", str(tmp_path / "home"))
+    url = url.replace("{here}", str(tmp_path))
+    for create in (True, False) if error is errors.ConnectionFailed else (True,):
+        with pytest.raises(error, match=f"(?s){says}"):
+            open_kb(url, create=create)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_place_that_takes_no_ledger_is_told_before_there_is_a_store(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with importlib.import_module("benchmarks.stores.qdrant").serve(tmp_path) as url:
+        with pytest.raises(errors.ReadOnly, match=r"ledger's folder.*NEAREST_LEDGER"):
+            open_kb(url, ledger=tmp_path / "file")
+        with pytest.raises(errors.NotACollection):
+            nearest.connect(url)
+
+
+def test_records_without_a_ledger_are_told(url: str, tmp_path: Path) -> None:
+    schema = Schema(vectors={"dense": VectorSpec(4)})
+    with nearest.connect(url, schema) as store:
+        store.upsert([Record("a", {"dense": [1, 0, 0, 0]}, {})])
+    for create in (True, False):
+        with pytest.raises(errors.NotACollection, match=r"1 records \(dense: 4 dimensions\).*nearest\.connect") as told:
+            open_kb(url, create=create)
+        assert told.value.context == {"records": 1, "dimensions": {"dense": 4}}
+    with nearest.connect(url) as store:
+        assert store.count() == 1

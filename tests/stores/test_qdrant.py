@@ -494,7 +494,7 @@ def test_optimize_waits_for_the_index(double: Double, monkeypatch: pytest.Monkey
 
 def test_stats(double: Double) -> None:
     with stores.connect(url(double), SCHEMA) as store:
-        assert store.stats() == {"index": "hnsw, green", "indexed": 0}
+        assert store.stats() == {"index": "hnsw, green, 1 segments", "indexed": 0}
 
 
 def test_bm25_is_that_of_the_reference_at_the_average_length(double: Double) -> None:

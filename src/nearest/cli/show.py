@@ -507,6 +507,8 @@ def facts(facts: Mapping[str, Any], json_wanted: bool) -> None:
 def _fact(name: str, value: Any) -> str:
     if isinstance(value, Mapping):
         return f"({', '.join(f'{key}={_fact(key, inner)}' for key, inner in value.items())})"
+    if value is None:
+        return "not told by the database"
     if name.endswith("_bytes"):
         return f"{value / 2**20:,.1f} MiB"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -44,6 +44,7 @@ class Ledger:
         self._engine = engine
         self._name = name
         self._lock = lock
+        self._key = name
         self.visibility = visibility or Visibility()
         self._mutex = self.visibility.mutex
 
@@ -70,8 +71,20 @@ class Ledger:
 
         Processes on any machine may use it at once; one of them at a time writes.
         """
+        ledger = cls._connected(url, namespace, visibility)
+        ledger.visibility.watch = ledger._seen
+        with ledger._transaction() as connection:
+            # Two newcomers at once: the second waits for the first.
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ledger._number)))
+            # IF NOT EXISTS asks for the right to make one even where there is one.
+            if not connection.scalar(sa.text("SELECT to_regnamespace(:name)"), {"name": namespace}):
+                connection.execute(sa.schema.CreateSchema(namespace))
+        return ledger._opened()
+
+    @classmethod
+    def _connected(cls, url: str, namespace: str, visibility: Visibility | None = None) -> Self:
         parsed = postgresql(url)
-        shown = parsed.render_as_string(hide_password=True)
+        shown = parsed.difference_update_query(["password"]).render_as_string(hide_password=True)
         path = {"options": f"-csearch_path={namespace}"}
         try:
             engine = sa.create_engine(parsed, connect_args=path, pool_size=4, pool_pre_ping=True)
@@ -80,12 +93,28 @@ class Ledger:
                 "a ledger in PostgreSQL needs psycopg; run: pip install 'nearest[pgvector]'"
             ) from error
         ledger = cls(engine, f"the ledger {namespace} in {shown}", visibility)
-        ledger.visibility.watch = ledger._seen
-        with ledger._transaction() as connection:
-            # Two newcomers at once: the second waits for the first.
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ledger._number)))
-            connection.execute(sa.schema.CreateSchema(namespace, if_not_exists=True))
-        return ledger._opened()
+        ledger._key = namespace  # a lock's number is the database's own; how its URL is spelt must not matter
+        return ledger
+
+    @classmethod
+    def namespaces(cls, url: str, among: Sequence[str]) -> set[str]:
+        """Those that there are in a PostgreSQL database; nothing is made."""
+        query = sa.text("SELECT nspname FROM pg_namespace WHERE nspname = ANY(:names)")
+        with contextlib.closing(cls._connected(url, among[0])) as asked, asked._transaction() as connection:
+            return {str(name) for name in connection.scalars(query, {"names": list(among)})}
+
+    @classmethod
+    def check_creatable(cls, url: str) -> None:
+        """Raises AccessDenied where the user may not make a schema in a PostgreSQL database."""
+        query = sa.text("SELECT has_database_privilege(current_database(), 'CREATE'), current_user, current_database()")
+        with contextlib.closing(cls._connected(url, "public")) as asked, asked._transaction() as connection:
+            allowed, user, database = connection.execute(query).one()
+        if not allowed:
+            raise AccessDenied(
+                f"the user {user!r} may not make a schema for the ledger in the database {database!r}; an "
+                f'administrator must run: GRANT CREATE ON DATABASE "{database}" TO "{user}"; or say where else '
+                "the ledger may be (ledger=, NEAREST_LEDGER)"
+            )
 
     def _opened(self) -> Self:
         try:
@@ -106,7 +135,7 @@ class Ledger:
     @property
     def _number(self) -> int:
         """The ledger's name as PostgreSQL wants it for its advisory locks: 63 bits."""
-        return int.from_bytes(hashlib.sha256(self._name.encode()).digest()[:8]) >> 1
+        return int.from_bytes(hashlib.sha256(self._key.encode()).digest()[:8]) >> 1
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -196,7 +225,9 @@ class Ledger:
         if "password authentication failed" in said or "permission denied" in said:
             return AccessDenied(f"{self._name}: {said}; check the user, the password and its rights")
         if isinstance(error, sa.exc.OperationalError | sa.exc.TimeoutError) and self._postgresql:
-            return ConnectionFailed(f"{self._name}: the database did not answer ({said})")
+            return ConnectionFailed(
+                f"{self._name}: the database did not answer ({said}); check host, port, and that it runs"
+            )
         return StorageError(f"{self._name}: {said}")
 
     # --- settings ---

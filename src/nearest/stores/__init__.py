@@ -7,6 +7,8 @@ A store's module declares
     KNOWN_GAPS   what the conformance suite may not expect of it yet (`contract.Gap`)
     EMBEDDED     True if its location is a folder of its own, so that a collection's ledger stands beside it
     IDENTITY     names of URL options that tell one collection from another (a table, say); none by default
+    canonical    (StoreURL) -> StoreURL: the one spelling of all URLs of its collection (the host in small letters, the
+                 port, names as the database writes them, no option that says its default); as given by default
     ledger       (StoreURL) -> where a collection's ledger stands: the Path of a folder, the URL of a PostgreSQL
                  database, or None (the default) for a folder of this machine's user
     connect      (StoreURL, Schema | None) -> Store: opens the collection, or with a schema creates it
@@ -15,6 +17,7 @@ A store's module declares
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from importlib import metadata
 from types import ModuleType
 from typing import Any
@@ -42,10 +45,20 @@ def schemes(module: ModuleType) -> tuple[str, ...]:
     return getattr(module, "SCHEMES", (module.__name__.rpartition(".")[2],))
 
 
-def identity(url: StoreURL) -> str:
-    """The same for all URLs of one collection, and without passwords: it may be shown, and kept."""
+def canonical(url: StoreURL) -> StoreURL:
+    """The one spelling of all URLs of a collection. Raises InvalidInput for what its store does not take for a URL."""
     module = find(url.scheme)
-    place = re.sub(r"^//[^/@]*@", "//", url.location)
+    spelt: StoreURL = getattr(module, "canonical", lambda same: same)(url)
+    return replace(spelt, scheme=schemes(module)[0])
+
+
+def identity(url: StoreURL) -> str:
+    """What a URL says of where its collection is, without user and password: it may be shown, and kept.
+
+    Of `canonical` URLs it is the same for all of one collection.
+    """
+    module = find(url.scheme)
+    place = re.sub(r"^//[^/]*@", "//", url.location)
     told = [f"{name}={url.options[name]}" for name in getattr(module, "IDENTITY", ()) if name in url.options]
     return f"{url.scheme}:{place}" + ("?" + "&".join(told) if told else "")
 

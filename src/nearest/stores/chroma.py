@@ -95,6 +95,7 @@ _SCHEMA = "nearest"  # the collection's metadata under which its schema is
 _PAYLOAD = "payload"
 _SPACES = {"cosine": "cosine", "dot": "ip", "l2": "l2"}
 _OPTIONS = {"sync_threshold"}
+_DEFAULTS = {"tenant": "default_tenant", "database": "default_database"}  # Chroma's own
 _SERVER_OPTIONS = {"ssl", "tenant", "database", "timeout", "key_header"}
 _KEY_HEADERS = {"x-chroma-token": "{}", "authorization": "Bearer {}"}
 _KEY_VARIABLE = "CHROMA_API_KEY"
@@ -405,6 +406,14 @@ def _parts(items: list[T], size: int) -> Iterator[list[T]]:
 _opening = threading.Lock()
 
 
+def canonical(url: StoreURL) -> StoreURL:
+    kept = {name: value for name, value in url.options.items() if _DEFAULTS.get(name) != value}
+    if not url.location.startswith("//"):
+        return replace(url, location=str(Path(url.location).resolve()), options=kept)
+    host, port, name, _ = _endpoint(url)
+    return replace(url, location=f"//{host}:{port}/{name}", options=kept)
+
+
 def ledger(url: StoreURL) -> Path | None:
     """Of an embedded collection in the same folder."""
     return None if url.location.startswith("//") else Path(f"{url.location}.nearest")
@@ -432,11 +441,8 @@ def connect(url: StoreURL, schema: Schema | None) -> ChromaStore:
     return _connect_folder(url, schema, threshold)
 
 
-def _connect_server(url: StoreURL, schema: Schema | None, threshold: float | None) -> ChromaStore:
-    import chromadb
-    import httpx
-    from chromadb.config import DEFAULT_DATABASE, DEFAULT_TENANT
-
+def _endpoint(url: StoreURL) -> tuple[str, int, str, bool]:
+    """Host (an IPv6 address in brackets), port, the collection's name, and whether TLS is used."""
     try:
         parts = urlsplit(f"http:{url.location}")
         host, port, name = parts.hostname, parts.port, unquote(parts.path.removeprefix("/"))
@@ -450,27 +456,33 @@ def _connect_server(url: StoreURL, schema: Schema | None, threshold: float | Non
     ssl = url.options.get("ssl", "false")
     if ssl not in ("true", "false"):
         raise InvalidInput(f"ssl must be true or false, got {ssl!r}")
+    return f"[{host}]" if ":" in host else host, port or (443 if ssl == "true" else 8000), name, ssl == "true"
+
+
+def _connect_server(url: StoreURL, schema: Schema | None, threshold: float | None) -> ChromaStore:
+    import chromadb
+    import httpx
+
+    shown, port, name, ssl = _endpoint(url)
     header = url.options.get("key_header", "x-chroma-token")
     if header not in _KEY_HEADERS:
         raise InvalidInput(f"key_header must be one of {', '.join(_KEY_HEADERS)}, got {header!r}")
     timeout = _number(url.options, "timeout", 0.001) if "timeout" in url.options else 60.0
-    port = port or (443 if ssl == "true" else 8000)
     key = os.environ.get(_KEY_VARIABLE)
     headers = {header: _KEY_HEADERS[header].format(key)} if key else {}
-    shown = f"[{host}]" if ":" in host else host
     place = f"chroma://{shown}:{port}/{name}"
-    base = f"{'https' if ssl == 'true' else 'http'}://{shown}:{port}"
+    base = f"{'https' if ssl else 'http'}://{shown}:{port}"
     with _errors(place):
         # Chroma's client waits for ever while it connects, so whether there is a server is seen before.
         httpx.get(f"{base}/api/v2/heartbeat", timeout=timeout, headers=headers).raise_for_status()
         client: Any = chromadb.HttpClient(
             host=shown,
             port=port,
-            ssl=ssl == "true",
+            ssl=ssl,
             headers=dict(headers),
             settings=_settings(),
-            tenant=url.options.get("tenant", DEFAULT_TENANT),
-            database=url.options.get("database", DEFAULT_DATABASE),
+            tenant=url.options.get("tenant", _DEFAULTS["tenant"]),
+            database=url.options.get("database", _DEFAULTS["database"]),
         )
     client._server._session.timeout = timeout  # there is no public way, and the default is none
     try:

@@ -402,6 +402,9 @@ class MemoryStore(Store):
         check_schema(schema, cls.capabilities)
         return cls(_Collection(schema))
 
+    def stats(self) -> dict[str, Any]:
+        return {"index": "none; search is exact"}
+
     def close(self) -> None:
         self._closed = True
 

@@ -44,7 +44,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
@@ -97,6 +97,7 @@ IDENTITY = ("collection",)
 
 _LITE = "milvus-lite>=3.2,<4"  # for files alone, so it is not in REQUIRES; this module uses its server
 _MARK = "nearest"  # the collection property that holds the schema and the layout
+_COLLECTION = "nearest"  # of a file, where its URL names none
 _MAX_ID = 2_048  # bytes of 512 characters
 _MAX_FIELDS = 64
 _SLICE_BYTES = 32 * 2**20  # a server takes messages of 64 MiB
@@ -268,7 +269,7 @@ def _address(url: StoreURL) -> _Address:
         if token or "secure" in options:
             raise InvalidInput("milvus: a file has neither token nor TLS")
         path = Path(url.location).absolute()
-        collection = options.get("collection", "nearest")
+        collection = options.get("collection", _COLLECTION)
         shown = f"milvus:{url.location}?collection={collection}"
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,254}", collection):
         raise InvalidInput(
@@ -521,7 +522,8 @@ class MilvusStore(Store):
         with _errors(self._address):
             if self._columns.vectors:
                 index = self._open.describe_index(self._address.collection, "vector_0", **self._address.call)
-                told["index"] = f"{self._kind.index_type}, {index['state']}"
+                loaded = self._open.get_load_state(self._address.collection, **self._address.call)["state"]
+                told["index"] = f"{self._kind.index_type}, {index['state']}, {loaded.name}"
                 told["indexed"] = int(index["indexed_rows"])
         if self._local is not None:
             folder = Path(self._local.database.get_collection(self._address.collection).data_dir)
@@ -749,6 +751,15 @@ class MilvusStore(Store):
 
 
 STORE = MilvusStore
+
+
+def canonical(url: StoreURL) -> StoreURL:
+    address = _address(url)
+    if address.path is not None:
+        kept = {name: value for name, value in url.options.items() if (name, value) != ("collection", _COLLECTION)}
+        return replace(url, location=str(address.path.resolve()), options=kept)
+    database = f"{address.database}/" if address.database not in ("", "default") else ""
+    return replace(url, location=f"{address.uri.partition(':')[2]}/{database}{address.collection}")
 
 
 def ledger(url: StoreURL) -> Path | None:

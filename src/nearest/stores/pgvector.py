@@ -37,10 +37,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -297,6 +297,23 @@ class PgvectorStore(Store):
 
 
 STORE = PgvectorStore
+
+
+def canonical(url: StoreURL) -> StoreURL:
+    """host:port and the database stand in the location; a socket's folder and several hosts stand in options."""
+    _, conninfo = _options(url)
+    host, database = conninfo.get("host") or "", conninfo.get("dbname") or conninfo.get("user") or ""
+    port = "" if set(str(conninfo.get("port") or "").split(",")) <= {"", "5432"} else str(conninfo["port"])
+    user = re.match(r"//([^/]*@)?", url.location)
+    options = {name: value for name, value in url.options.items() if name not in ("host", "port", "dbname")}
+    if options.get("table") == _DEFAULTS["table"]:
+        del options["table"]
+    if host.startswith(("/", "@")) or "," in host or not host:
+        place = ""
+        options |= {name: value for name, value in (("host", host), ("port", port)) if value}
+    else:
+        place = (f"[{host}]" if ":" in host else host.lower()) + (f":{port}" if port else "")
+    return replace(url, location=f"{user[0] if user else '//'}{place}/{quote(database, safe='')}", options=options)
 
 
 def ledger(url: StoreURL) -> str:

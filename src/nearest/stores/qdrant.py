@@ -276,7 +276,10 @@ class QdrantStore(Dialect):
     def stats(self) -> dict[str, Any]:
         with _errors(self._place):
             info = self._open.get_collection(self._collection)
-        return {"index": f"hnsw, {info.status.value}", "indexed": info.indexed_vectors_count or 0}
+        fault = getattr(info.optimizer_status, "error", None)  # "ok" has none
+        words = f"hnsw, {info.status.value}, {info.segments_count} segments" + (f", {fault}" if fault else "")
+        indexed = info.indexed_vectors_count
+        return {"index": words} if indexed is None else {"index": words, "indexed": indexed}
 
     # --- reading ---
 
@@ -417,6 +420,10 @@ class _Address:
 
 _WHOLE = ("grpc_port", "timeout", "shard_number", "replication_factor", "write_consistency_factor")
 _SWITCHES = ("tls", "grpc", "on_disk")
+
+
+def canonical(url: StoreURL) -> StoreURL:
+    return replace(url, location=_address(url.location).place.partition(":")[2])
 
 
 def connect(url: StoreURL, schema: Schema | None) -> QdrantStore:

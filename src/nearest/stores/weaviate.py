@@ -677,6 +677,12 @@ class Options:
     async_indexing: bool
 
 
+def canonical(url: StoreURL) -> StoreURL:
+    options, _ = _options(url)
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    return replace(url, location=f"//{host}:{options.port}/{options.collection}")
+
+
 def connect(url: StoreURL, schema: Schema | None) -> WeaviateStore:
     """The collection of the URL, which a schema makes if it is not there."""
     options, creation = _options(url)
