@@ -260,8 +260,11 @@ def plan_files(
     try:
         opened = open(location, create=False, **asked)
     except NotACollection:
+        from nearest.ingest.plan import Unasked
+
         Location.of(location).check(create=True)  # raises for a place that holds something else
-        opened = open("memory:", **asked)
+        model = embedder if isinstance(embedder, Embedder) else embedders.load(embedder or DEFAULT_EMBEDDER)
+        opened = open("memory:", **{**asked, "embedder": Unasked(model) if model.unprobed else model})
     with opened:
         return opened.plan_files(paths, **how)
 
@@ -558,6 +561,7 @@ class Collection:
                 self._asked.embedder = self._settings["embedder"]
             model = self._asked.load_embedder()
             dimension = self.store.schema.vectors["dense"].dim
+            model.expect(dimension)  # it was made with that: the model need not be asked
             if model.fingerprint != self._settings["fingerprint"] or model.dimension != dimension:
                 raise ModelMismatch(
                     f"{self.name} was made with other weights or settings of {model.name} "
@@ -587,12 +591,16 @@ class Collection:
         return self._model.note if self._model is not None else ""
 
     @property
+    def _chunker_spec(self) -> str | Chunker:
+        spec: str | Chunker = self._asked.chunker if self._asked.chunker is not None else self._settings["chunker"]
+        if not spec:
+            raise SchemaMismatch(f"{self.name} was made with a chunker of your own; open it with `chunker=`")
+        return spec
+
+    @property
     def _chunker(self) -> Chunker:
         if self._cutter is None:
-            spec = self._asked.chunker if self._asked.chunker is not None else self._settings["chunker"]
-            if not spec:
-                raise SchemaMismatch(f"{self.name} was made with a chunker of your own; open it with `chunker=`")
-            cutter = chunkers.make(spec, self.embedder.tokenizer, self.embedder)
+            cutter = chunkers.make(self._chunker_spec, self.embedder.tokenizer, self.embedder)
             if canonical_json(dict(cutter.settings)) != canonical_json(self._settings["chunker_settings"]):
                 raise SchemaMismatch(
                     f"{self.name} was made with the chunker {self._settings['chunker_settings']}, "
@@ -679,19 +687,42 @@ class Collection:
         full: bool = False,
         truncate: bool = False,
         pool: bool = False,
+        budget: float | None = None,
+        skip_duplicates: float | None = None,
+        detect_language: bool = False,
         **how: Any,
     ) -> Plan:
-        """What `add_files` with these arguments would do and cost; nothing is written, and no model paid."""
-        from nearest.ingest.plan import Planner
+        """What `add_files` with these arguments would do and cost; nothing is written, and no provider asked.
+
+        budget: whether it would suffice is in the plan. Raises UnsupportedError for a chunker of your own that asks
+        the model where to cut; of `semantic` the sentences are counted, and the cuts guessed.
+        """
+        from nearest.ingest.plan import Planner, Sentences
 
         found = paths if isinstance(paths, files.Found) else find_files(paths, **how)
         late = self._late if "token_vectors" in self._settings else None
-        planner = Planner(self._writer, self.ledger, self.embedder, self._chunker, self._obeyed, late)
-        stand_in = cast("Any", planner)
-        files.add_files(
-            stand_in, stand_in, lambda path: readers.for_path(path, passwords), found,
-            full=full, truncate=truncate, pool=pool,
-        )  # fmt: skip
+        chunker, sentences = self._chunker, None
+        if chunker.embeds and isinstance(self._chunker_spec, str):
+            sentences = Sentences(self.embedder)
+            chunker = chunkers.make(self._chunker_spec, self.embedder.tokenizer, sentences)
+        with self._writer.within(None, skip_duplicates=skip_duplicates, detect_language=detect_language):
+            planner = Planner(
+                self._writer,
+                self.ledger,
+                self.embedder,
+                chunker,
+                self._obeyed,
+                late,
+                sentences,
+                budget,
+                skip_duplicates,
+            )
+            stand_in = cast("Any", planner)
+            files.add_files(
+                stand_in, stand_in, lambda path: readers.for_path(path, passwords), found,
+                full=full, truncate=truncate, pool=pool,
+            )  # fmt: skip
+        planner.plan.skipped = sum(source.skipped for source in found.sources)
         return planner.plan
 
     def add_sql(

@@ -160,7 +160,8 @@ def test_a_plan_is_what_adding_then_does(tmp_path: Path, kb: nearest.Collection,
     assert kb.info()["failed"] == {}
     assert plan.seconds is None
     report = kb.add_files(folder)
-    assert (plan.documents, plan.failed, plan.chunks) == (report.added, len(report.failed), report.chunks)
+    assert (plan.documents, plan.failed, plan.chunks) == (report.added, report.failed, report.chunks)
+    assert [failure.id for failure in plan.failed] == ["docs/bad.txt"]
     assert plan.usage.texts == report.usage.texts == 21
     assert plan.usage.tokens == report.usage.tokens
     assert plan.usage.dollars == pytest.approx(report.usage.dollars)
@@ -172,3 +173,25 @@ def test_a_plan_is_what_adding_then_does(tmp_path: Path, kb: nearest.Collection,
     (folder / "19.txt").unlink()
     kb.plan_files(folder)
     assert kb.count() == 20  # nothing is removed either
+
+
+def test_a_plan_tells_whether_the_budget_suffices(tmp_path: Path, kb: nearest.Collection, embedder: Priced) -> None:
+    (tmp_path / "a.txt").write_text("".join(f"line {i} has six words here\n" for i in range(100)))
+    assert (kb.plan_files(tmp_path / "a.txt").budget, kb.plan_files(tmp_path / "a.txt").over) == (None, False)
+    for budget, over in ((0.0005, True), (0.0006, False)):
+        assert kb.plan_files(tmp_path / "a.txt", budget=budget).over == over
+    with pytest.raises(InvalidInput, match="budget is dollars"):
+        kb.plan_files(tmp_path / "a.txt", budget=-1.0)
+    embedder.price = None  # type: ignore[assignment]
+    with pytest.raises(InvalidInput, match="no budget can be kept"):
+        kb.plan_files(tmp_path / "a.txt", budget=1.0)
+
+
+def test_a_plan_names_documents_whose_ids_are_taken(tmp_path: Path, kb: nearest.Collection) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name / "docs").mkdir(parents=True)
+        (tmp_path / name / "docs" / "a.txt").write_text(f"of {name}\n")
+    kb.add_files(tmp_path / "one" / "docs")
+    plan = kb.plan_files(tmp_path / "two" / "docs")
+    assert plan.failed == kb.add_files(tmp_path / "two" / "docs").failed
+    assert "the id is taken" in plan.failed[0].reason

@@ -67,7 +67,7 @@ _PATIENCE = 0.1  # seconds; documents that come more slowly are not waited for b
 _GROUP = 256  # chunks embedded at once
 _GROUP_DOCUMENTS = 2_000  # changes committed at once
 _REMEMBERED = 32_000_000  # bytes of vectors of the texts before, in case they come again
-_MARGIN = 1.25  # estimated tokens are seldom below the real ones, and then by less than this
+MARGIN = 1.25  # estimated tokens are seldom below the real ones, and then by less than this
 
 
 @dataclass(slots=True)
@@ -153,7 +153,7 @@ class Writer:
         self._fields = fields
         self.vectors = vectors or {}
         self._late = late
-        self._budget: _Budget | None = None
+        self._budget: Budget | None = None
         self._skip_duplicates: float | None = None
         self._language: Callable[[str], str | None] | None = None
 
@@ -166,7 +166,7 @@ class Writer:
         skip_duplicates: chunks of this resemblance to others are left out, see `duplicates`. detect_language: each
         chunk's is told, see `facts`. Raises InvalidInput where the model's price is not known, and MissingDependency.
         """
-        self._budget = None if dollars is None else _Budget(self._embedder(), dollars)
+        self._budget = None if dollars is None else Budget(self._embedder(), dollars)
         if skip_duplicates is not None:
             Duplicates(skip_duplicates)  # refuses what is out of range
         self._skip_duplicates = skip_duplicates
@@ -310,6 +310,10 @@ class Writer:
             {i: records[i] for i in suspects[half:]}
         )
 
+    def records(self) -> Iterator[Record]:
+        """All passages that are there, for `Duplicates`."""
+        return self._store.scan_all()
+
     def salt(self, pool: bool) -> str:
         settings: dict[str, Any] = {}
         settings["model"], settings["chunker"] = self._embedder().fingerprint, dict(self._chunker().settings)
@@ -324,7 +328,7 @@ class Writer:
         return canonical_json(settings)
 
 
-class _Budget:
+class Budget:
     """Dollars for an embedder, from now on; of all that a run embeds, in whichever thread."""
 
     def __init__(self, embedder: Embedder, dollars: float) -> None:
@@ -351,7 +355,7 @@ class _Budget:
     def _check(self, texts: Sequence[str], truncate: bool) -> None:
         spent = self._embedder.usage.dollars - self._before
         needed = self._embedder.estimate(texts, truncate=truncate).dollars
-        if spent + needed * (_MARGIN if self._embedder.estimated else 1) > self._dollars:
+        if spent + needed * (MARGIN if self._embedder.estimated else 1) > self._dollars:
             raise BudgetExceeded(
                 f"${spent:.4f} of the budget of ${self._dollars:.4f} are spent, and the next {len(texts)} texts would "
                 f"cost about ${needed:.4f}; what was finished is kept: run it again with a larger budget to go on",
@@ -501,7 +505,7 @@ class _Run:
             with self.mutex:
                 current = self.in_flight.get(document.id) or (entry.hash if entry else None)
             if entry is not None and taken(entry.origin, tagged.origin):
-                self._fail(document.id, f"the id is taken by a document of {entry.origin}", tagged.origin)
+                self._fail(document.id, why_taken(entry.origin, tagged.origin), tagged.origin)
             elif current == digest:
                 with self.mutex:
                     self.report.unchanged += 1
@@ -536,7 +540,7 @@ class _Run:
         """The passages so far; those of the collection are read when the first document has changed."""
         if self.duplicates is None:
             self.duplicates = Duplicates(threshold)
-            self.duplicates.know(self.writer._store.scan_all())
+            self.duplicates.know(self.writer.records())
         return self.duplicates
 
     def _record_id(self, document: Document, chunk: Chunk) -> str:
@@ -766,6 +770,14 @@ def taken(was: str | None, now: str | None) -> bool:
 
     # A folder that is gone has made room; whether rows or what has a URL are gone is not asked here.
     return now is not None and ("://" in was or Path(was).exists())
+
+
+def why_taken(was: str | None, now: str | None) -> str:
+    """The reason of a document that `taken` keeps out, and what to do."""
+    remedy = "name both in one command, and they are told apart by their folders, or rename one; rows: give other ids"
+    if now is not None and now.startswith("sql:"):
+        remedy = "give the rows ids that no other source has: SELECT 'name/' || id AS id, ..."
+    return f"the id is taken by a document of {was}; {remedy}"
 
 
 def _place(document: Document, chunk: Chunk) -> dict[str, Any]:
