@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import nearest
 from nearest.contract import Document, Float32, Usage
 from nearest.embedders import _cache
 from nearest.errors import BudgetExceeded, ConnectionFailed, InvalidInput, ModelError, TextsFailed, Throttled
+from nearest.ingest import vectors
 from tests.fakes import HashEmbedder, LineChunker
 
 DOCUMENTS = [Document(f"d{i:04}", "\n".join(f"line {i} {j} of a document" for j in range(4))) for i in range(300)]
@@ -74,6 +76,45 @@ def test_equal_texts_of_a_run_are_embedded_once(kb: nearest.Collection, embedder
     assert report.chunks == 1200
     assert len(embedder.embedded) == 601
     assert kb.store.count() == 1200
+
+
+def test_equal_texts_far_apart_and_of_several_paths_are_embedded_once(
+    kb: nearest.Collection, embedder: Priced, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors.Vectors.__init__, "__defaults__", (64 * 100,))  # vectors of 16 numbers
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        for i in range(400):
+            (tmp_path / folder / f"{i}.txt").write_text(f"{folder} {i} of its own\nline {i} of both\n")
+    (tmp_path / "three.txt").write_text("one 0 of its own\nline 1 of both\n")
+    report = kb.add_files([tmp_path / "one", tmp_path / "two", tmp_path / "three.txt"])
+    assert (report.added, report.chunks) == (801, 1602)
+    assert len(embedder.embedded) == len(set(embedder.embedded)) == 1200
+    (hit,) = kb.search("line 1 of both\n", k=1, mode="dense")
+    assert hit.score == pytest.approx(1, abs=1e-5)
+
+
+def test_what_cannot_be_remembered_is_embedded_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    some = {bytes([i]): np.full(4, i, np.float32) for i in range(100)}
+    kept = vectors.Vectors(in_memory=160)
+    for key, row in some.items():
+        kept.put({key: row})
+    assert {key: row.tolist() for key, row in kept.get(list(some)).items()} == {k: r.tolist() for k, r in some.items()}
+    assert kept.get([b"other"]) == {}
+    kept.close()
+    assert kept.get(list(some)) == {}
+
+    def refused() -> sqlite3.Connection:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(vectors, "_opened", refused)
+    full = vectors.Vectors(in_memory=160)
+    for key, row in some.items():
+        full.put({key: row})
+    assert 1 <= len(full.get(list(some))) <= 10
+    assert caplog.text.count("disk is full") == 1
 
 
 @pytest.mark.parametrize("pool", [False, True])

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _AHEAD = 64
 _FETCHES = 8  # files brought over the network at once
 
+_NAMES = "names"  # a setting: names of origins that are not their files' own, see `sources.tell_apart`
+
 Tell = Callable[[Progress], None]
 
 
@@ -89,6 +91,11 @@ def add_files(
     for source in found.sources:
         if source.many and not source.items:
             _refuse_empty(ledger, source.origin, f"{source.origin} is empty now")
+    names = ledger.settings().get(_NAMES, {})
+    if len(found.sources) > 1 or names:
+        made = sources.tell_apart(found.sources, names, ledger.has_origin)
+        if made != names:
+            ledger.set({_NAMES: made})
     total = Report()
     total.profile.finding = found.seconds
     for source in found.sources:

@@ -55,6 +55,7 @@ from nearest.errors import (
 from nearest.ingest import facts
 from nearest.ingest.duplicates import Duplicate, Duplicates
 from nearest.ingest.profile import Profile
+from nearest.ingest.vectors import Vectors
 from nearest.ledger import Change
 
 if TYPE_CHECKING:
@@ -66,7 +67,6 @@ _LOOKUP_CHARS = 4_000_000
 _PATIENCE = 0.1  # seconds; documents that come more slowly are not waited for by those that are there
 _GROUP = 256  # chunks embedded at once
 _GROUP_DOCUMENTS = 2_000  # changes committed at once
-_REMEMBERED = 32_000_000  # bytes of vectors of the texts before, in case they come again
 MARGIN = 1.25  # estimated tokens are seldom below the real ones, and then by less than this
 
 
@@ -154,6 +154,7 @@ class Writer:
         self.vectors = vectors or {}
         self._late = late
         self._budget: Budget | None = None
+        self._vectors: Vectors | None = None  # of the texts of a whole command
         self._skip_duplicates: float | None = None
         self._language: Callable[[str], str | None] | None = None
 
@@ -162,6 +163,8 @@ class Writer:
         self, dollars: float | None, *, skip_duplicates: float | None = None, detect_language: bool = False
     ) -> Iterator[None]:
         """What is added in this block costs at most so much: BudgetExceeded is raised before it would cost more.
+
+        Equal texts of all that is added in it are embedded once.
 
         skip_duplicates: chunks of this resemblance to others are left out, see `duplicates`. detect_language: each
         chunk's is told, see `facts`. Raises InvalidInput where the model's price is not known, and MissingDependency.
@@ -172,9 +175,10 @@ class Writer:
         self._skip_duplicates = skip_duplicates
         self._language = facts.detector() if detect_language else None
         try:
-            yield
+            with contextlib.closing(Vectors()) as self._vectors:
+                yield
         finally:
-            self._budget = self._skip_duplicates = self._language = None
+            self._budget = self._skip_duplicates = self._language = self._vectors = None
 
     # --- crash recovery ---
 
@@ -387,7 +391,7 @@ class _Run:
         self.chunker = writer._chunker()
         self.salt = writer.salt(pool)
         self.duplicates: Duplicates | None = None
-        self.vectors: dict[bytes, Float32] = {}  # of the run's last texts: equal ones are embedded once
+        self.vectors = writer._vectors if writer._vectors is not None else Vectors()
         self.embedding = 0.0  # seconds
         self.in_flight: dict[str, str] = {}  # hash by document not committed yet
         self.mutex = threading.Lock()  # guards report and in_flight
@@ -662,9 +666,10 @@ class _Run:
         return self._embedded(texts) if self.windows is None else self._pooled(texts, self.windows)
 
     def _embedded(self, texts: list[str]) -> Float32:
-        keys = [text_key(text) for text in texts]
-        known = self.vectors
-        new = list({key: text for key, text in zip(keys, texts, strict=True) if key not in known}.items())
+        keys = [text_key(text, self.truncate) for text in texts]
+        distinct = dict(zip(keys, texts, strict=True))
+        known = self.vectors.get(list(distinct))
+        new = [(key, text) for key, text in distinct.items() if key not in known]
         budget = self.writer._budget
         failed: dict[bytes, NearestError] = {}
         started = time.perf_counter()
@@ -676,12 +681,12 @@ class _Run:
                 except TextsFailed as error:
                     rows = error.vectors
                     failed |= {some[i][0]: reason for i, reason in error.failed.items()}
-                known.update((key, row) for (key, _), row in zip(some, rows, strict=True) if key not in failed)
+                fresh = {key: row for (key, _), row in zip(some, rows, strict=True) if key not in failed}
+                self.vectors.put(fresh)
+                known |= fresh
         self.embedding += time.perf_counter() - started
         missing = np.full(self.embedder.dimension, np.nan, np.float32)
         vectors: Float32 = np.stack([known.get(key, missing) for key in keys])
-        while len(known) * 4 * self.embedder.dimension > _REMEMBERED:
-            del known[next(iter(known))]  # the oldest
         if failed:
             raise TextsFailed({i: failed[key] for i, key in enumerate(keys) if key in failed}, vectors)
         return vectors
@@ -753,8 +758,9 @@ def embedded(vectors: Mapping[str, str], document: Document) -> dict[str, str]:
     return found
 
 
-def text_key(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+def text_key(text: str, truncate: bool = False) -> bytes:
+    """truncate: what is over the model's limit may be cut, which gives another vector."""
+    return hashlib.blake2b(text.encode(), digest_size=16, person=b"cut" if truncate else b"").digest()
 
 
 def _join(threads: list[threading.Thread]) -> None:
@@ -774,9 +780,13 @@ def taken(was: str | None, now: str | None) -> bool:
 
 def why_taken(was: str | None, now: str | None) -> str:
     """The reason of a document that `taken` keeps out, and what to do."""
-    remedy = "name both in one command, and they are told apart by their folders, or rename one; rows: give other ids"
     if now is not None and now.startswith("sql:"):
         remedy = "give the rows ids that no other source has: SELECT 'name/' || id AS id, ..."
+    else:
+        remedy = (
+            "rename one of them, or name both in one command before this one has documents: it then gets an id with "
+            "more of its path (rows of files need ids that no other file has)"
+        )
     return f"the id is taken by a document of {was}; {remedy}"
 
 
