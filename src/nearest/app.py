@@ -32,6 +32,7 @@ from nearest.contract import (
     Reranker,
     Schema,
     Store,
+    Usage,
     VectorSpec,
     canonical_json,
 )
@@ -41,12 +42,14 @@ from nearest.errors import (
     InvalidInput,
     InvalidQuery,
     ModelMismatch,
+    NearestError,
     NotACollection,
     SchemaMismatch,
     UnsupportedError,
 )
 from nearest.filters import And, Comparison, Filter
 from nearest.ingest import Plan, Progress, Report, Writer, files, sql
+from nearest.ingest.account import Account
 from nearest.ingest.write import Tagged, check_all
 from nearest.location import Location
 from nearest.search import (
@@ -394,6 +397,8 @@ class _Settings:
         self.token_vectors = token_vectors
         self._late = token_vectors if isinstance(token_vectors, LateInteraction) else None
         self.embedder = embedder
+        # What a model was asked for before it came here is nobody's of ours.
+        self.before = embedder.usage if isinstance(embedder, Embedder) else Usage()
         self.chunker = chunker
         self.fields = fields
         self.index = index
@@ -507,6 +512,8 @@ class Collection:
         self._settings = settings
         self._asked = asked
         self._model = model
+        if model is not None:
+            Account.of(model, asked.before)
         self._cutter: Chunker | None = None
         prefix = "metadata."
         self._fields: dict[str, FieldKind] = {
@@ -532,11 +539,25 @@ class Collection:
 
     def close(self) -> None:
         """Let go of the collection; repeating it does nothing."""
+        self._tell_usage()
         if self._ledger is not None:
             self._ledger.close()
         if self.cache is not None:
             self.cache.close()
         self.store.close()  # last: its lock guards the ledger
+
+    def _tell_usage(self) -> None:
+        """What the model was asked for outside of runs, to the ledger; see `nearest.ingest.account`.
+
+        A ledger that is not open is opened for what a provider was asked for alone.
+        """
+        if self._model is None or not (self._ledger is not None or self._model.usage.requests):
+            return
+        used = Account.of(self._model, self._asked.before).take(self._model)
+        if used != Usage():
+            # One that cannot be written costs the count, and not the answers.
+            with contextlib.suppress(NearestError):
+                self.ledger.queried(self._model.name, used)
 
     @property
     def ledger(self) -> Ledger:
@@ -568,6 +589,7 @@ class Collection:
                     f"({self._settings['fingerprint']}, now {model.fingerprint}); its vectors are not comparable"
                 )
             self._model = model
+            Account.of(model, self._asked.before)
         return self._model
 
     @cached_property
@@ -758,6 +780,7 @@ class Collection:
     def _indexed(self, report: Report) -> Report:
         with report.profile.timed("indexing"):
             self.store.optimize()
+        self._tell_usage()
         return report
 
     def delete(self, ids: Iterable[str] | None = None, *, where: Mapping[str, Any] | Filter | None = None) -> int:
@@ -1093,7 +1116,11 @@ class Collection:
                 yield Record(f"{record.document_id}#{record.payload['chunk']}", {}, record.payload)
 
     def info(self) -> dict[str, Any]:
-        """Facts about the collection, JSON-able."""
+        """Facts about the collection, JSON-able.
+
+        usage: of the model, by runs that added; queries: by all else that was asked of it, searches and probes.
+        """
+        self._tell_usage()
         schema, held = self.store.schema, self._settings.get("token_vectors")
         return {
             "collection": self.name,
@@ -1108,6 +1135,7 @@ class Collection:
             "language": schema.language,
             "index": schema.to_json()["index"],
             "usage": self.ledger.usage(),
+            "queries": self.ledger.queries(),
             "failed": self.ledger.failures(),
             "store": self.store.stats(),
             "repaired": list(self.repaired),

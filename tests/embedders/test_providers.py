@@ -553,6 +553,17 @@ def test_a_collection_tells_an_unknown_model_its_dimension(
             kb.add_files(_file(tmp_path, "text"))
 
 
+def test_the_probe_is_in_the_account(
+    provider: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_KEY", KEY)
+    url = f"{provider}:some-model?base_url={server.url}{PROVIDERS[provider]}&api_key_env=A_KEY&cache=off"
+    with nearest.open(tmp_path / "kb", embedder=url) as kb:
+        (told,) = kb.info()["queries"].values()
+    assert told["requests"] == 1
+    assert told["tokens"] > 0
+
+
 def _file(folder: Path, text: str) -> Path:
     (folder / "a.txt").write_text(text)
     return folder / "a.txt"

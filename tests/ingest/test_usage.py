@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import nearest
+from nearest import cli, embedders
 from nearest.contract import Document, Float32, Usage
 from nearest.embedders import _cache
 from nearest.errors import BudgetExceeded, ConnectionFailed, InvalidInput, ModelError, TextsFailed, Throttled
@@ -236,3 +237,59 @@ def test_a_plan_names_documents_whose_ids_are_taken(tmp_path: Path, kb: nearest.
     plan = kb.plan_files(tmp_path / "two" / "docs")
     assert plan.failed == kb.add_files(tmp_path / "two" / "docs").failed
     assert "the id is taken" in plan.failed[0].reason
+
+
+class Asked(Priced):
+    """Counts queries as well."""
+
+    def embed_query(self, text: str, *, truncate: bool = False) -> Float32:
+        row: Float32 = HashEmbedder.embed_documents(self, [text])[0]
+        self.usage += Usage(1, 0, 0, 1, 2, 2e-6)
+        return row
+
+
+def test_queries_are_in_the_account(tmp_path: Path) -> None:
+    embedder = Asked()
+    embedder.embed_query("before")
+    with nearest.open(tmp_path / "kb", embedder=embedder, chunker=LineChunker()) as kb:
+        kb.add(DOCUMENTS[:10])
+        for _ in range(3):
+            kb.search("line", mode="dense")
+        assert kb.info()["queries"][embedder.name]["tokens"] == 6
+        kb.add(DOCUMENTS[:20])
+        kb.search("line", mode="dense")
+    with nearest.open(tmp_path / "kb", embedder=embedder, chunker=LineChunker()) as kb:
+        kb.search("line", mode="dense")  # what a provider was asked for is told though nothing opened the ledger
+    with nearest.open(tmp_path / "kb", embedder=embedder, chunker=LineChunker()) as kb:
+        told = kb.info()
+    assert (told["queries"][embedder.name]["texts"], told["queries"][embedder.name]["requests"]) == (5, 5)
+    assert told["queries"][embedder.name]["dollars"] == pytest.approx(1e-5)
+    assert (told["usage"][embedder.name]["runs"], told["usage"][embedder.name]["texts"]) == (2, 80)
+    total = told["queries"][embedder.name]["tokens"] + told["usage"][embedder.name]["tokens"]
+    assert total == embedder.usage.tokens - 2, "all but what was asked before"
+
+
+def test_collections_that_share_an_embedder_count_nothing_twice(tmp_path: Path) -> None:
+    embedder = Asked()
+    with (
+        nearest.open(tmp_path / "one", embedder=embedder, chunker=LineChunker()) as one,
+        nearest.open(tmp_path / "two", embedder=embedder, chunker=LineChunker()) as two,
+    ):
+        one.add(DOCUMENTS[:10])
+        two.add(DOCUMENTS[:10])
+        one.search("line", mode="dense")
+        two.search("line", mode="dense")
+        told = [kb.info() for kb in (one, two)]
+    kept = [facts[part].get(embedder.name, {"tokens": 0})["tokens"] for facts in told for part in ("usage", "queries")]
+    assert sum(kept) == embedder.usage.tokens
+
+
+def test_the_report_on_the_terminal_tells_what_was_embedded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Priced()
+    made.price = 0.0
+    monkeypatch.setattr(embedders, "load", lambda spec: made)
+    (tmp_path / "a.txt").write_text("three words here\n")
+    assert cli.main(["add", str(tmp_path / "a.txt"), "-c", str(tmp_path / "kb")]) == 0
+    assert "embedding: 1 text, 3 tokens, 1 request" in capsys.readouterr().out

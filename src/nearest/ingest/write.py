@@ -53,6 +53,7 @@ from nearest.errors import (
     TextsFailed,
 )
 from nearest.ingest import facts
+from nearest.ingest.account import Account
 from nearest.ingest.duplicates import Duplicate, Duplicates
 from nearest.ingest.profile import Profile
 from nearest.ingest.vectors import Vectors
@@ -404,6 +405,9 @@ class _Run:
         self.threads: list[threading.Thread] = []
 
     def execute(self, documents: Iterable[Tagged]) -> Report:
+        account = Account.of(self.embedder)
+        account.begin()
+        self.used = self.embedder.usage
         started = time.perf_counter()
         truncated = self.embedder.truncated
         self.threads = threads = [
@@ -422,6 +426,7 @@ class _Run:
         finally:
             _join(threads)  # after a stop: only until the group that is being written is through
             self.report.usage = self.embedder.usage - self.used
+            account.end(self.report.usage)
             if self.report.usage != Usage():
                 self.writer._ledger.used(self.run, self.embedder.name, self.report.usage, self.embedding)
             if self.error is None:
