@@ -132,11 +132,11 @@ def add_sql(
     """
     origin = query.origin
     before = ledger.has_origin(origin)
-    since = ledger.settings().get(query.key) if query.cursor is not None and before and not full else None
+    settings = ledger.settings()
+    since = settings.get(query.key) if query.cursor is not None and before and not full else None
     run = ledger.next_run()
-    rows = query.rows(since)
-    if since is None:
-        ledger.clear_failures(origin)
+    rows = query.rows(since, settings.get(query.failed_key, ()))
+    ledger.clear_failures(origin)  # what fails again is read again
     with closing(iter(rows)) as documents:
         report = writer.add(
             (Tagged(document, origin, origin) for document in documents),
@@ -147,8 +147,8 @@ def add_sql(
             _refuse_empty(ledger, origin, f"{origin} gives no rows now")
         with report.profile.timed("removing"):
             report.removed = writer.remove(ledger.unseen(origin, run))
-    if query.cursor is not None and not report.failed:
-        ledger.set({query.key: rows.encoded})
+    if query.cursor is not None and (failed := rows.named(failure.id for failure in report.failed)) is not None:
+        ledger.set({query.key: rows.encoded, query.failed_key: failed})
     return report
 
 

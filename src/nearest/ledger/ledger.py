@@ -228,7 +228,7 @@ class Ledger:
             connection.execute(usage.insert().values(run=run, model=model, seconds=seconds, **values))
 
     def queried(self, model: str, used: Usage) -> None:
-        """What a model was asked for outside of runs, added to what is known of that: a row a model, at run 0 or less."""
+        """What a model was asked for outside of runs, added to what was told before. A row a model, its run below 1."""
         mine = (usage.c.model == model) & (usage.c.run <= 0)
         with self._transaction() as connection:
             more = {name: usage.c[name] + getattr(used, name) for name in Usage.__slots__}
