@@ -155,14 +155,15 @@ def limits() -> str:
         ["a file that is read as a whole", f"{_decode.MAX_BYTES // mib} MiB"],
         ["a line of JSONL, a row of CSV", f"{_decode.MAX_LINE // mib} million characters"],
         ["columns of CSV", f"{csv._MAX_COLUMNS:,}"],
-        ["text of one document of a format with a process of its own", f"{_worker.MAX_TEXT // 1_000_000} million "
-         "characters"],
+        ["text of one document of a format with a process of its own",
+         f"{_worker.MAX_TEXT // 1_000_000} million characters"],
         ["memory of such a process", f"{_isolated.MEMORY >> 30} GiB (Linux)"],
-        ["time for a document of such a file", f"{_isolated.SECONDS:.0f} s and {_isolated.SECONDS_A_MIB:.0f} s a MiB, at "
-         f"most {_isolated.MOST_SECONDS / 60:.0f} min; {_isolated.TOTAL} times that for all of its documents"],
+        ["time for a document of such a file",
+         f"{_isolated.SECONDS:.0f} s and {_isolated.SECONDS_A_MIB:.0f} s a MiB, at most "
+         f"{_isolated.MOST_SECONDS / 60:.0f} min; {_isolated.TOTAL} times that for all of its documents"],
         ["pages of a PDF", f"{pdf.MAX_PAGES:,}"],
-        ["an archive, and a format that is one (DOCX, PPTX, XLSX, EPUB), unpacked", f"{_extra.MAX_EXPANDED // mib} MiB, "
-         f"{_extra.MAX_MEMBERS:,} files"],
+        ["an archive, and a format that is one (DOCX, PPTX, XLSX, EPUB), unpacked",
+         f"{_extra.MAX_EXPANDED // mib} MiB, {_extra.MAX_MEMBERS:,} files"],
         ["archives in an archive", f"{zip.MAX_DEPTH} deep"],
         ["standard input", f"{sources._MAX_STDIN // mib} MiB"],
         ["a web page", f"{web.MAX_BYTES // mib} MiB, {web.SECONDS:.0f} s, {web.MAX_REDIRECTS} redirects"],

@@ -1231,6 +1231,10 @@ class Chunker(ABC):
     def chunk(self, text: str) -> list[Chunk]:
         """At least one chunk for a text that is not blank; see `Chunk` for what holds between them."""
 
+    def ahead(self, documents: Sequence[Document]) -> None:
+        """These come next: one that asks the embedder where to cut can ask for all of them at once. Raises nothing."""
+        return
+
     def chunk_document(self, document: Document) -> list[Chunk]:
         """The same with what a document knows beside its text: by default the headings of its marks."""
         chunks = self.chunk(document.text)

@@ -180,6 +180,23 @@ def test_a_budget_covers_the_sentences_that_a_chunker_embeds(tmp_path: Path, emb
         assert (report.unchanged, report.added) == (finished, 200 - finished)
 
 
+def test_sentences_of_many_documents_are_asked_for_together(tmp_path: Path, embedder: Priced) -> None:
+    documents = [Document(f"d{i}", " ".join(f"Sentence {j} of {i} is here." for j in range(6))) for i in range(50)]
+    documents[7] = Document("d7", "One sentence is here. Another is forbidden here. And a third one.")
+    with nearest.open(tmp_path / "kb", embedder=embedder, chunker="semantic:size=20") as kb:
+        report = kb.add(documents)
+        assert [failure.id for failure in report.failed] == ["d7"]
+        assert report.added == 49
+        assert embedder.asked < 10, "not once a document"
+        assert kb.add(documents).unchanged == 49
+        one = [hit.text for hit in kb.search("Sentence", k=300, mode="dense")]
+    with nearest.open(tmp_path / "other", embedder=HashEmbedder(), chunker="semantic:size=20") as kb:
+        for document in documents:
+            if document.id != "d7":
+                kb.add([document])
+        assert sorted(one) == sorted(hit.text for hit in kb.search("Sentence", k=300, mode="dense"))
+
+
 def test_what_is_cached_costs_nothing(tmp_path: Path) -> None:
     cache = _cache.connect(tmp_path / "vectors.db")
     for name, cached in (("one", 0), ("two", 1200)):

@@ -57,7 +57,7 @@ from nearest.ingest.account import Account
 from nearest.ingest.duplicates import Duplicate, Duplicates
 from nearest.ingest.profile import Profile
 from nearest.ingest.vectors import Vectors
-from nearest.ledger import Change
+from nearest.ledger import Change, Entry
 
 if TYPE_CHECKING:
     from nearest.ledger import Ledger
@@ -425,6 +425,7 @@ class _Run:
             raise
         finally:
             _join(threads)  # after a stop: only until the group that is being written is through
+            self.chunker.ahead(())  # lets go of what it holds
             self.report.usage = self.embedder.usage - self.used
             account.end(self.report.usage)
             if self.report.usage != Usage():
@@ -506,6 +507,7 @@ class _Run:
                 self._fail(str(tagged.document.id), str(error), tagged.origin)
         with self.profile.timed("comparing"):
             known = self.writer._ledger.lookup([document.id for document, _ in checked])
+        self._ahead([document for document, _ in checked], known)
         same: dict[str, list[str]] = {}
         for document, tagged in checked:
             with self.profile.timed("comparing"):
@@ -534,6 +536,17 @@ class _Run:
         with self.profile.timed("comparing"):
             for origin, ids in same.items():
                 self.writer._ledger.saw(ids, self.run, origin)
+
+    def _ahead(self, documents: list[Document], known: Mapping[str, Entry]) -> None:
+        """Tells a chunker that asks the model of those that have changed."""
+        if self.chunker.embeds:
+            new = [d for d in documents if d.id not in known or known[d.id].hash != content_hash(d, self.salt)]
+            budget = self.writer._budget
+            with (
+                self.profile.timed("chunking"),
+                contextlib.nullcontext() if budget is None else budgeted(budget.spending),
+            ):
+                self.chunker.ahead(new)
 
     def _cut(self, document: Document) -> tuple[list[Chunk], tuple[str, ...]]:
         """Its chunks, without near-duplicates where those are left out, and the ids of their records."""
