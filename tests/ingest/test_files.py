@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,6 +151,21 @@ def test_an_id_taken_by_another_folder_is_a_failure_until_that_is_gone(
     moved = tmp_path / "moved"
     docs.rename(moved)
     assert kb.add_files(other).updated == 1
+
+
+def test_when_a_file_changed_is_known_and_embeds_nothing_again(kb: Collection, docs: Path) -> None:
+    file = docs / "one.md"
+    os.utime(file, (1_700_000_000, 1_700_000_000))
+    kb.add_files(file)
+    since = {"_chunk.facts.modified": {"$gte": "2023-11-14T22:13:20Z"}}
+    after = {"_chunk.facts.modified": {"$gt": "2023-11-14T22:13:20Z"}}
+    assert {r.payload["facts"]["modified"] for r in kb.scan(since)} == {"2023-11-14T22:13:20Z"}
+    os.utime(file, (1_800_000_000, 1_800_000_000))
+    assert kb.add_files(file).unchanged == 1, "touched, not changed"
+    assert list(kb.scan(after)) == []
+    file.write_text("# One\n\nchanged\n")
+    kb.add_files(file)
+    assert list(kb.scan(after)) != []
 
 
 def test_files_of_one_command_with_one_name_are_told_apart(kb: Collection, tmp_path: Path) -> None:

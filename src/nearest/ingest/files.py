@@ -6,6 +6,7 @@ other file that cannot be read is a failure, and what it gave before stays.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import time
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from nearest.contract import Failure, Reader
 from nearest.errors import InvalidInput, NearestError
-from nearest.ingest import sources, sql
+from nearest.ingest import facts, sources, sql
 from nearest.ingest.profile import Profile
 from nearest.ingest.sources import Item, Source
 from nearest.ingest.write import Progress, Report, Tagged, Writer
@@ -184,13 +185,20 @@ def _read(
                         yield Tagged(Failure(f"{item.id}#{result.id}", reason), origin, item.id)
                     else:
                         metadata = {"content_type": content_type, **result.metadata}
-                        yield Tagged(replace(result, metadata=metadata), origin, item.id)
+                        yield Tagged(replace(result, metadata=metadata), origin, item.id, _modified(item))
             except NearestError as error:
                 failed = True
                 yield Tagged(Failure(item.id, str(error)), origin, item.id)
             profile.read_ahead += reader.elsewhere if reader else 0.0
             if failed:
                 ledger.saw_source(origin, item.id, run)  # not all of it was seen, so nothing of it is gone
+
+
+def _modified(item: Item) -> str | None:
+    """When a file on this machine last changed, if that can be told."""
+    with contextlib.suppress(OSError, ValueError, OverflowError):
+        return facts.now(item.fetch(Path()).stat().st_mtime) if item.local else None
+    return None
 
 
 def _other(given: dict[str, str], document_id: str, source: str) -> str | None:

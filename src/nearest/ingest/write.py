@@ -111,11 +111,12 @@ class Progress(NamedTuple):
 
 
 class Tagged(NamedTuple):
-    """A document to add, and where it comes from."""
+    """A document to add, where it comes from, and when the file that it was read from last changed (RFC 3339)."""
 
     document: Document | Failure
     origin: str | None = None
     source: str | None = None
+    modified: str | None = None
 
 
 @dataclass(slots=True)
@@ -124,6 +125,7 @@ class _Prepared:
     document: Document
     chunks: list[Chunk]
     known: bool
+    modified: str | None = None
     vectors: list[Mapping[str, Float32]] = field(default_factory=list)  # of each chunk, by name
 
 
@@ -532,7 +534,7 @@ class _Run:
                 change = Change(document.id, digest, record_ids, tagged.origin, tagged.source)
                 with self.mutex:
                     self.in_flight[document.id] = digest
-                yield _Prepared(change, document, chunks, current is not None)
+                yield _Prepared(change, document, chunks, current is not None, tagged.modified)
         with self.profile.timed("comparing"):
             for origin, ids in same.items():
                 self.writer._ledger.saw(ids, self.run, origin)
@@ -826,7 +828,7 @@ def _records(prepared: _Prepared, now: str, language: Callable[[str], str | None
             "text": chunk.text,
             "metadata": document.metadata,
             **_place(document, chunk),
-            "facts": facts.of(chunk.text, now, language),
+            "facts": facts.of(chunk.text, now, language, prepared.modified),
         }
         yield Record(record_id, vectors, payload)
 
