@@ -132,6 +132,46 @@ def families() -> str:
     return table(["name (a regular expression)", "before queries", "before documents", "`dimensions=`"], rows)
 
 
+def readers() -> str:
+    """The formats, from what each reader declares."""
+    from nearest import plugins
+
+    rows = []
+    for name, module in plugins.load_all("readers").items():
+        reader = module.READER
+        extensions = " ".join(f"`{each}`" if each else "no extension" for each in reader.extensions)
+        libraries = ", ".join(getattr(module, "REQUIRES", {})) or "none"
+        rows.append([name, extensions, reader.content_type, libraries, "yes" if reader.isolated else ""])
+    return table(["format", "extensions", "content_type", "libraries", "in a process of its own"], rows)
+
+
+def limits() -> str:
+    """What bounds a file, from the constants that hold it."""
+    from nearest.ingest import remote, sources, web
+    from nearest.readers import _decode, _extra, _isolated, _worker, csv, pdf, zip
+
+    mib = 1 << 20
+    rows = [
+        ["a file that is read as a whole", f"{_decode.MAX_BYTES // mib} MiB"],
+        ["a line of JSONL, a row of CSV", f"{_decode.MAX_LINE // mib} million characters"],
+        ["columns of CSV", f"{csv._MAX_COLUMNS:,}"],
+        ["text of one document of a format with a process of its own",
+         f"{_worker.MAX_TEXT // 1_000_000} million characters"],
+        ["memory of such a process", f"{_isolated.MEMORY >> 30} GiB (Linux)"],
+        ["time for a document of such a file",
+         f"{_isolated.SECONDS:.0f} s and {_isolated.SECONDS_A_MIB:.0f} s a MiB, at most "
+         f"{_isolated.MOST_SECONDS / 60:.0f} min; {_isolated.TOTAL} times that for all of its documents"],
+        ["pages of a PDF", f"{pdf.MAX_PAGES:,}"],
+        ["an archive, and a format that is one (DOCX, PPTX, XLSX, EPUB), unpacked",
+         f"{_extra.MAX_EXPANDED // mib} MiB, {_extra.MAX_MEMBERS:,} files"],
+        ["archives in an archive", f"{zip.MAX_DEPTH} deep"],
+        ["standard input", f"{sources._MAX_STDIN // mib} MiB"],
+        ["a web page", f"{web.MAX_BYTES // mib} MiB, {web.SECONDS:.0f} s, {web.MAX_REDIRECTS} redirects"],
+        ["a file of an object store", f"{remote.MAX_BYTES >> 30} GiB, and then the limits of its format"],
+    ]  # fmt: skip
+    return table(["what", "at most"], rows)
+
+
 def cli() -> str:
     """What `nearest --help` says, of itself and of every command."""
     import typer
@@ -159,7 +199,9 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "cli": cli,
     "each-store": each_store,
     "families": families,
+    "limits": limits,
     "models": models,
+    "readers": readers,
     "stores": stores,
 }
 

@@ -33,6 +33,7 @@ from nearest.contract import (
     Reranker,
     Schema,
     Store,
+    Usage,
     VectorSpec,
     canonical_json,
 )
@@ -42,12 +43,14 @@ from nearest.errors import (
     InvalidInput,
     InvalidQuery,
     ModelMismatch,
+    NearestError,
     NotACollection,
     SchemaMismatch,
     UnsupportedError,
 )
 from nearest.filters import And, Comparison, Filter
 from nearest.ingest import Plan, Progress, Report, Writer, files, sql
+from nearest.ingest.account import Account
 from nearest.ingest.write import Tagged, check_all
 from nearest.location import Location
 from nearest.search import (
@@ -266,8 +269,11 @@ def plan_files(
     try:
         opened = open(location, create=False, **asked)
     except NotACollection:
+        from nearest.ingest.plan import Unasked
+
         Location.of(location).check(create=True)  # raises for a place that holds something else
-        opened = open("memory:", **asked)
+        model = embedder if isinstance(embedder, Embedder) else embedders.load(embedder or DEFAULT_EMBEDDER)
+        opened = open("memory:", **{**asked, "embedder": Unasked(model) if model.unprobed else model})
     with opened:
         return opened.plan_files(paths, **how)
 
@@ -429,6 +435,8 @@ class _Settings:
         self.token_vectors = token_vectors
         self._late = token_vectors if isinstance(token_vectors, LateInteraction) else None
         self.embedder = embedder
+        # What a model was asked for before it came here is nobody's of ours.
+        self.before = embedder.usage if isinstance(embedder, Embedder) else Usage()
         self.chunker = chunker
         self.fields = fields
         self.index = index
@@ -552,6 +560,8 @@ class Collection:
         self._settings = settings
         self._asked = asked
         self._model = model
+        if model is not None:
+            Account.of(model, asked.before)
         self._cutter: Chunker | None = None
         prefix = "metadata."
         self._fields: dict[str, FieldKind] = {
@@ -577,11 +587,25 @@ class Collection:
 
     def close(self) -> None:
         """Let go of the collection; repeating it does nothing."""
+        self._tell_usage()
         if self._ledger is not None:
             self._ledger.close()
         if self.cache is not None:
             self.cache.close()
         self.store.close()  # last: its lock guards the ledger
+
+    def _tell_usage(self) -> None:
+        """What the model was asked for outside of runs, to the ledger; see `nearest.ingest.account`.
+
+        A ledger that is not open is opened for what a provider was asked for alone.
+        """
+        if self._model is None or not (self._ledger is not None or self._model.usage.requests):
+            return
+        used = Account.of(self._model, self._asked.before).take(self._model)
+        if used != Usage():
+            # One that cannot be written costs the count, and not the answers.
+            with contextlib.suppress(NearestError):
+                self.ledger.queried(self._model.name, used)
 
     @property
     def ledger(self) -> Ledger:
@@ -606,12 +630,14 @@ class Collection:
                 self._asked.embedder = self._settings["embedder"]
             model = self._asked.load_embedder()
             dimension = self.store.schema.vectors["dense"].dim
+            model.expect(dimension)  # it was made with that: the model need not be asked
             if model.fingerprint != self._settings["fingerprint"] or model.dimension != dimension:
                 raise ModelMismatch(
                     f"{self.name} was made with other weights or settings of {model.name} "
                     f"({self._settings['fingerprint']}, now {model.fingerprint}); its vectors are not comparable"
                 )
             self._model = model
+            Account.of(model, self._asked.before)
         return self._model
 
     @cached_property
@@ -635,12 +661,16 @@ class Collection:
         return self._model.note if self._model is not None else ""
 
     @property
+    def _chunker_spec(self) -> str | Chunker:
+        spec: str | Chunker = self._asked.chunker if self._asked.chunker is not None else self._settings["chunker"]
+        if not spec:
+            raise SchemaMismatch(f"{self.name} was made with a chunker of your own; open it with `chunker=`")
+        return spec
+
+    @property
     def _chunker(self) -> Chunker:
         if self._cutter is None:
-            spec = self._asked.chunker if self._asked.chunker is not None else self._settings["chunker"]
-            if not spec:
-                raise SchemaMismatch(f"{self.name} was made with a chunker of your own; open it with `chunker=`")
-            cutter = chunkers.make(spec, self.embedder.tokenizer, self.embedder)
+            cutter = chunkers.make(self._chunker_spec, self.embedder.tokenizer, self.embedder)
             if canonical_json(dict(cutter.settings)) != canonical_json(self._settings["chunker_settings"]):
                 raise SchemaMismatch(
                     f"{self.name} was made with the chunker {self._settings['chunker_settings']}, "
@@ -727,19 +757,42 @@ class Collection:
         full: bool = False,
         truncate: bool = False,
         pool: bool = False,
+        budget: float | None = None,
+        skip_duplicates: float | None = None,
+        detect_language: bool = False,
         **how: Any,
     ) -> Plan:
-        """What `add_files` with these arguments would do and cost; nothing is written, and no model paid."""
-        from nearest.ingest.plan import Planner
+        """What `add_files` with these arguments would do and cost; nothing is written, and no provider asked.
+
+        budget: whether it would suffice is in the plan. Raises UnsupportedError for a chunker of your own that asks
+        the model where to cut; of `semantic` the sentences are counted, and the cuts guessed.
+        """
+        from nearest.ingest.plan import Planner, Sentences
 
         found = paths if isinstance(paths, files.Found) else find_files(paths, **how)
         late = self._late if "token_vectors" in self._settings else None
-        planner = Planner(self._writer, self.ledger, self.embedder, self._chunker, self._obeyed, late)
-        stand_in = cast("Any", planner)
-        files.add_files(
-            stand_in, stand_in, lambda path: readers.for_path(path, passwords), found,
-            full=full, truncate=truncate, pool=pool,
-        )  # fmt: skip
+        chunker, sentences = self._chunker, None
+        if chunker.embeds and isinstance(self._chunker_spec, str):
+            sentences = Sentences(self.embedder)
+            chunker = chunkers.make(self._chunker_spec, self.embedder.tokenizer, sentences)
+        with self._writer.within(None, skip_duplicates=skip_duplicates, detect_language=detect_language):
+            planner = Planner(
+                self._writer,
+                self.ledger,
+                self.embedder,
+                chunker,
+                self._obeyed,
+                late,
+                sentences,
+                budget,
+                skip_duplicates,
+            )
+            stand_in = cast("Any", planner)
+            files.add_files(
+                stand_in, stand_in, lambda path: readers.for_path(path, passwords), found,
+                full=full, truncate=truncate, pool=pool,
+            )  # fmt: skip
+        planner.plan.skipped = sum(source.skipped for source in found.sources)
         return planner.plan
 
     def add_sql(
@@ -775,6 +828,7 @@ class Collection:
     def _indexed(self, report: Report) -> Report:
         with report.profile.timed("indexing"):
             self.store.optimize()
+        self._tell_usage()
         return report
 
     def delete(self, ids: Iterable[str] | None = None, *, where: Mapping[str, Any] | Filter | None = None) -> int:
@@ -1167,7 +1221,11 @@ class Collection:
                 yield Record(f"{record.document_id}#{record.payload['chunk']}", {}, record.payload)
 
     def info(self) -> dict[str, Any]:
-        """Facts about the collection, JSON-able. Of `store`, what its database does not tell is None."""
+        """Facts about the collection, JSON-able. Of `store`, what its database does not tell is None.
+
+        usage: of the model, by runs that added; queries: by all else that was asked of it, searches and probes.
+        """
+        self._tell_usage()
         schema, held = self.store.schema, self._settings.get("token_vectors")
         return {
             "collection": self.name,
@@ -1182,6 +1240,7 @@ class Collection:
             "language": schema.language,
             "index": schema.to_json()["index"],
             "usage": self.ledger.usage(),
+            "queries": self.ledger.queries(),
             "failed": self.ledger.failures(),
             "store": {**dict.fromkeys(FACTS), **self.store.stats()},
             "repaired": list(self.repaired),

@@ -1040,7 +1040,8 @@ class Embedder(ABC):
     comparable; a collection keeps it. tokenizer: the model's own, without truncation or padding; where
     `estimated`, a stand-in that counts on the high side. truncated: how many texts were cut to the limit so far.
     price: dollars a million tokens; None where it is not known. usage: what it was asked for so far.
-    note: what its user should know and did not ask for; mostly nothing.
+    note: what its user should know and did not ask for; mostly nothing. remote: whether embedding makes requests to
+    a provider. unprobed: whether the dimension is not known yet, so that reading it makes one.
     """
 
     name: str
@@ -1053,6 +1054,12 @@ class Embedder(ABC):
     price: float | None = 0.0
     usage: Usage = Usage()
     note: str = ""
+    remote: bool = False
+    unprobed: bool = False
+
+    def expect(self, dimension: int) -> None:
+        """Of an unprobed one: take this for its dimension, and hold its answers to it. Of others nothing."""
+        return
 
     @abstractmethod
     def embed_documents(self, texts: Sequence[str], *, truncate: bool = False) -> Float32:
@@ -1234,6 +1241,10 @@ class Chunker(ABC):
     @abstractmethod
     def chunk(self, text: str) -> list[Chunk]:
         """At least one chunk for a text that is not blank; see `Chunk` for what holds between them."""
+
+    def ahead(self, documents: Sequence[Document]) -> None:
+        """These come next: one that asks the embedder where to cut can ask for all of them at once. Raises nothing."""
+        return
 
     def chunk_document(self, document: Document) -> list[Chunk]:
         """The same with what a document knows beside its text: by default the headings of its marks."""

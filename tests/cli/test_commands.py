@@ -303,6 +303,23 @@ def test_a_dry_run_tells_what_would_be_done_and_does_nothing(run: Run, docs: Pat
     assert run("info", "--json").data["documents"] == 2
 
 
+def test_a_dry_run_names_what_would_fail_and_keeps_the_budget_in_mind(
+    run: Run, docs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HashEmbedder, "price", 1000.0)
+    over = run("add", docs, "--dry-run", "--budget", "0.001")
+    assert over.code == 2
+    assert "over the budget of $0.0010" in over.out
+    assert run("add", docs, "--dry-run", "--budget", "10", "--json").data["over_budget"] is False
+    (docs / "bad.txt").write_bytes(bytes(range(256)))
+    told = run("add", docs, "--dry-run")
+    assert told.code == 1
+    assert "docs/bad.txt: looks binary" in told.out
+    assert "tried again" not in told.out
+    semantic = run("add", docs, "--dry-run", "--chunker", "semantic")
+    assert "sentences embedded to find the cuts" in semantic.out
+
+
 def test_a_budget_that_does_not_suffice_is_exit_code_2(run: Run, docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HashEmbedder, "price", 1000.0)
     ran = run("add", docs, "--budget", "0.001")

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 import nearest
-from nearest import embedders, remote
+from nearest import app, embedders, remote
 from nearest.contract import Embedder
-from nearest.embedders import _batching
+from nearest.embedders import _batching, _cache
 from nearest.errors import (
     AccessDenied,
     ConnectionFailed,
@@ -523,3 +523,47 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert remote.retry_after({"RETRY-AFTER": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
     assert remote.retry_after({"Retry-After": "soon"}) is None
     assert remote.retry_after({}) is None
+
+
+def test_a_plan_asks_nobody_and_says_what_it_cannot_know(provider: str, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.txt").write_text("some words for a model that nobody knows")
+    cached = _cache.Cached(make(provider, server), _cache.connect(tmp_path / "vectors.db"))
+    plan = app.plan_files(tmp_path / "docs", tmp_path / "kb", embedder=cached)
+    assert (plan.documents, plan.chunks, plan.usage.cached) == (1, 1, 0)
+    assert "the dimension of" in plan.unknown[0]
+    assert server.requests == []
+    assert not (tmp_path / "kb").exists()
+    with nearest.open(tmp_path / "kb", embedder=cached) as kb:
+        assert kb.plan_files(tmp_path / "docs").unknown == []
+        kb.add_files(tmp_path / "docs")
+
+
+def test_a_collection_tells_an_unknown_model_its_dimension(
+    provider: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nearest.open(tmp_path / "kb", embedder=make(provider, server)).close()
+    monkeypatch.setenv("NEAREST_CACHE_DIR", str(tmp_path / "another machine"))
+    before = len(server.requests)
+    with nearest.open(tmp_path / "kb", embedder=make(provider, server)) as kb:
+        assert kb.plan_files(_file(tmp_path, "text")).unknown == []
+        assert len(server.requests) == before, "it is known from the collection"
+        server.dimension = 4
+        with pytest.raises(ModelMismatch, match="another model"):
+            kb.add_files(_file(tmp_path, "text"))
+
+
+def test_the_probe_is_in_the_account(
+    provider: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_KEY", KEY)
+    url = f"{provider}:some-model?base_url={server.url}{PROVIDERS[provider]}&api_key_env=A_KEY&cache=off"
+    with nearest.open(tmp_path / "kb", embedder=url) as kb:
+        (told,) = kb.info()["queries"].values()
+    assert told["requests"] == 1
+    assert told["tokens"] > 0
+
+
+def _file(folder: Path, text: str) -> Path:
+    (folder / "a.txt").write_text(text)
+    return folder / "a.txt"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nearest import embedders
+from nearest.embedders.sentence_transformers import untrained
 from nearest.errors import InvalidInput, MissingDependency, ModelError, TextTooLong
 
 SPEC = "sentence-transformers:"
@@ -83,3 +84,10 @@ def test_the_name_of_a_spec_needs_no_library() -> None:
 def test_without_the_library_the_error_is_the_command() -> None:
     with pytest.raises(MissingDependency, match=r"pip install 'nearest\[sentence-transformers\]'"):
         embedders.load("sentence-transformers:BAAI/bge-m3")
+
+
+def test_dimensions_that_a_model_is_not_known_to_be_trained_for_are_told() -> None:
+    assert "all-mpnet-base-v2 is not known to be trained" in untrained("org/all-mpnet-base-v2", 256, 768)
+    assert untrained("org/all-mpnet-base-v2", None, 768) == untrained("org/all-mpnet-base-v2", 768, 768) == ""
+    assert untrained("mixedbread-ai/mxbai-embed-large-v1", 512, 1024) == ""
+    assert untrained("Snowflake/snowflake-arctic-embed-m-v1.5", 128, 768)

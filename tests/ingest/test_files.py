@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,6 +151,58 @@ def test_an_id_taken_by_another_folder_is_a_failure_until_that_is_gone(
     moved = tmp_path / "moved"
     docs.rename(moved)
     assert kb.add_files(other).updated == 1
+
+
+def test_when_a_file_changed_is_known_and_embeds_nothing_again(kb: Collection, docs: Path) -> None:
+    file = docs / "one.md"
+    os.utime(file, (1_700_000_000, 1_700_000_000))
+    kb.add_files(file)
+    since = {"_chunk.facts.modified": {"$gte": "2023-11-14T22:13:20Z"}}
+    after = {"_chunk.facts.modified": {"$gt": "2023-11-14T22:13:20Z"}}
+    assert {r.payload["facts"]["modified"] for r in kb.scan(since)} == {"2023-11-14T22:13:20Z"}
+    os.utime(file, (1_800_000_000, 1_800_000_000))
+    assert kb.add_files(file).unchanged == 1, "touched, not changed"
+    assert list(kb.scan(after)) == []
+    file.write_text("# One\n\nchanged\n")
+    kb.add_files(file)
+    assert list(kb.scan(after)) != []
+
+
+def test_files_of_one_command_with_one_name_are_told_apart(kb: Collection, tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name / "docs").mkdir(parents=True)
+        (tmp_path / name / "README.md").write_text(f"read me of {name}\n")
+        (tmp_path / name / "docs" / "x.md").write_text(f"x of {name}\n")
+    readmes = [tmp_path / name / "README.md" for name in ("a", "b", "c")]
+    folders = [tmp_path / name / "docs" for name in ("a", "b")]
+    plan = kb.plan_files([*readmes, *folders])
+    assert (plan.documents, plan.failed) == (5, [])
+    report = kb.add_files([*readmes, *folders])
+    assert (report.added, report.failed) == (5, [])
+    every = {"README.md", "b/README.md", "c/README.md", "docs/x.md", "b/docs/x.md"}
+    assert ids(kb) == every
+    for again in ([*readmes, *folders], readmes[::-1], readmes[1:2], folders[1:], folders[::-1]):
+        report = kb.add_files(again)
+        assert (report.unchanged, report.removed, report.failed) == (len(again), 0, [])
+    assert ids(kb) == every
+    readmes[1].write_text("changed\n")
+    assert kb.add_files(readmes[1]).updated == 1
+
+
+def test_what_has_an_id_keeps_it_when_another_is_named_before_it(kb: Collection, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.md").write_text(f"read me of {name}\n")
+    one, other = tmp_path / "a" / "README.md", tmp_path / "b" / "README.md"
+    kb.add_files(other)
+    refused = kb.add_files(one)
+    assert "name both in one command" in refused.failed[0].reason
+    report = kb.add_files([one, other])
+    assert (report.added, report.unchanged, report.failed) == (1, 1, [])
+    assert ids(kb) == {"README.md", "a/README.md"}
+    # The same file by two paths has one id, and the second way to it gives nothing new.
+    report = kb.add_files([one, str(tmp_path / "a" / "*.md")])
+    assert (report.added, ids(kb)) == (0, {"README.md", "a/README.md"})
 
 
 def test_collections_and_hidden_files_are_not_documents(tmp_path: Path) -> None:

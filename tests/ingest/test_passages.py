@@ -169,12 +169,43 @@ def test_another_heading_is_another_record_though_the_text_is_the_same(tmp_path:
         assert any(text.startswith(("Two > Sub\n\n", "Two\n\n")) for text in embedder.embedded)
 
 
-def test_a_plan_with_a_chunker_that_embeds_is_refused(tmp_path: Path) -> None:
+def test_a_plan_with_a_chunker_that_asks_the_model_is_an_estimate(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for i in range(5):
+        (docs / f"{i}.txt").write_text(" ".join(f"Sentence {i} {j} is about {WORDS[j]} alone." for j in range(60)))
+    embedder = HashEmbedder()
+    embedder.price = 0.1  # one that costs nothing is timed
+    with open_kb(tmp_path, embedder=embedder, chunker="semantic:size=60") as kb:
+        plan = kb.plan_files(docs)
+        assert embedder.embedded == [], "it asks nobody"
+        report = kb.add_files(docs)
+    assert plan.sentences == 300
+    assert plan.documents == report.added == 5
+    assert abs(plan.chunks - report.chunks) <= 0.2 * report.chunks
+    assert plan.usage.texts == 300 + plan.chunks
+
+
+def test_a_plan_with_a_chunker_of_ones_own_that_asks_the_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("One sentence. Another one.")
-    with open_kb(tmp_path, chunker="semantic") as kb:
-        with pytest.raises(errors.UnsupportedError, match="embeds sentences"):
-            kb.plan_files(tmp_path / "a.txt")
-        assert kb.add_files(tmp_path / "a.txt").added == 1
+    chunker = LineChunker()
+    chunker.embeds = True
+    with open_kb(tmp_path, chunker=chunker) as kb, pytest.raises(errors.UnsupportedError, match="asks a model"):
+        kb.plan_files(tmp_path / "a.txt")
+
+
+def test_a_plan_leaves_out_near_duplicates_as_the_run_does(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    with open_kb(tmp_path) as kb:
+        kb.add([Document("before", line(1) + line(2))])
+        (docs / "a.txt").write_text(line(3) + line(2) + line(4))
+        (docs / "b.txt").write_text(line(5) + line(4) + line(6))
+        plan = kb.plan_files(docs, skip_duplicates=0.9)
+        report = kb.add_files(docs, skip_duplicates=0.9)
+        assert (plan.duplicates, plan.chunks) == (len(report.duplicates), report.chunks) == (2, 4)
+        assert plan.usage.texts == 4
+        assert kb.plan_files(docs, skip_duplicates=0.9).unchanged == 2, "the setting is part of what is compared"
 
 
 # --- near-duplicates -------------------------------------------------------------------------------

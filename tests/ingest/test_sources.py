@@ -350,7 +350,39 @@ def test_sql_by_a_cursor(kb: Collection, tmp_path: Path, database: sqlite3.Conne
     database.execute("INSERT INTO notes VALUES (7, '', '', 0, '2024-02-01')")
     assert len(kb.add_files(spec).failed) == 1
     database.execute("UPDATE notes SET body = 'mended' WHERE id = 7")
-    assert kb.add_files(spec).added == 1, "the cursor did not pass what failed"
+    assert kb.add_files(spec).added == 1, "what failed is asked for again"
+
+
+@pytest.mark.parametrize("kind", ["INTEGER", "TEXT"])
+def test_a_row_that_fails_does_not_hold_the_cursor(kb: Collection, tmp_path: Path, kind: str) -> None:
+    with sqlite3.connect(tmp_path / "more.db", isolation_level=None) as database:
+        database.execute(f"CREATE TABLE rows (id {kind}, text TEXT, at INTEGER)")
+        every = [*((i, f"row {i}", i) for i in range(20)), (20, "", 5), (None, "no id", 6), ("", "", 7)]
+        database.executemany("INSERT INTO rows VALUES (?, ?, ?)", every)
+        spec = f"sql:sqlite:///{tmp_path / 'more.db'}?query=SELECT * FROM rows&cursor=at"
+        report = kb.add_files(spec)
+        assert (report.added, len(report.failed)) == (20, 3)
+        for _ in range(2):
+            report = kb.add_files(spec)
+            assert (report.unchanged, len(report.failed)) == (1, 3), "not all rows again"
+            assert len(kb.info()["failed"]) == 3
+        database.execute("UPDATE rows SET text = 'mended' WHERE id = 20")
+        database.execute("UPDATE rows SET id = 21 WHERE id IS NULL")
+        database.execute("INSERT INTO rows VALUES (22, 'new', 30)")
+        report = kb.add_files(spec)
+        assert (report.added, report.unchanged) == (2, 1)
+        assert kb.get("22") is not None
+
+
+def test_rows_whose_failures_cannot_be_named_are_read_again(kb: Collection, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "more.db", isolation_level=None) as database:
+        database.execute("CREATE TABLE rows (id INTEGER, text TEXT, at INTEGER)")
+        database.executemany("INSERT INTO rows VALUES (?, '', ?)", [(i, i) for i in range(501)])
+        database.execute("INSERT INTO rows VALUES (1000, 'fine', 1000)")
+        spec = f"sql:sqlite:///{tmp_path / 'more.db'}?query=SELECT * FROM rows&cursor=at"
+        assert len(kb.add_files(spec).failed) == len(kb.add_files(spec).failed) == 501
+        database.execute("UPDATE rows SET text = 'mended'")
+        assert kb.add_files(spec).added == 501
 
 
 def test_bad_sql(kb: Collection, tmp_path: Path, database: sqlite3.Connection) -> None:

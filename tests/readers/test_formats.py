@@ -129,6 +129,21 @@ def test_html_without_main_content_is_read_whole(tmp_path: Path) -> None:
             read(tmp_path / "b.html")
 
 
+def test_a_short_page_is_read_without_its_menu(tmp_path: Path) -> None:
+    links = "".join(f"<li><a href='/{i}'>Menu <b>entry</b> {i}</a></li>" for i in range(20))
+    menu, body = f"<ul>{links}</ul>", "<h1>Opening hours</h1><p>Monday to Friday.</p>"
+    text = "# Opening hours\n\nMonday to Friday."
+    for page in (
+        f"{menu}<main>{body}</main>",
+        f"<header>{menu}</header><article>{body}</article><footer>Imprint</footer>",
+        f"<nav>{menu}</nav><div>{body}</div><aside>Advertisement</aside>",
+        f"<div>{menu}</div><div>{body}</div><div role='contentinfo'>Imprint</div>",
+        f"{menu}<div role='main'><article>{body}</article></div>",
+    ):
+        assert one(tmp_path / "a.html", f"<html><body>{page}</body></html>").text == text
+    assert "Menu entry 7" in one(tmp_path / "a.html", f"<html><body>{menu}</body></html>").text, "there is no other"
+
+
 def test_html_in_the_encoding_that_it_declares(tmp_path: Path) -> None:
     page = '<html><head><meta charset="{}"></head><body><p>Привет, как дела?</p></body></html>'
     for encoding in ("koi8-r", "cp1251", "utf-8"):

@@ -442,6 +442,35 @@ def test_memory_stays_flat(tmp_path: Path, name: str) -> None:
     assert path.stat()[stat.ST_SIZE] > 5 * peak
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_a_line_without_an_end_costs_itself_and_little_memory(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    good = "g,good\n" if name == "a.csv" else '{"id": "g", "text": "good"}\n'
+    with path.open("w") as file:
+        file.write("id,text\n" if name == "a.csv" else "")
+        for _ in range(10):
+            file.write("[[], " * (1 << 20))
+        file.write("\n" + good)
+        if name == "a.csv":  # a row over lines
+            file.write('r,"' + ("x" * 1000 + "\n") * 9000 + '"\n' + good)
+    tracemalloc.start()
+    results = list(readers.for_path(path).read(path, "x"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    failed = [result.reason for result in results if isinstance(result, Failure)]
+    assert "over 8 million characters" in failed[0]
+    assert any(isinstance(result, Document) and result.id == "g" for result in results)
+    assert peak < 100e6
+    if name == "a.csv":
+        assert [reason.partition(":")[0] for reason in failed[:2]] == ["line 2", "line 4"]
+
+
+def test_a_header_of_very_many_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("," * 2_000_000 + "\n1\n")
+    with pytest.raises(Unreadable, match="2,000,001 columns, over 10,000"):
+        read(tmp_path / "a.csv")
+
+
 # --- CSV -------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ not fit is left out, the outermost headings first, then the end of the title.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +49,9 @@ class Prefixed(Chunker):
 
     def chunk(self, text: str) -> list[Chunk]:
         return self._inner.chunk(text)
+
+    def ahead(self, documents: Sequence[Document]) -> None:
+        self._inner.ahead(documents)
 
     def chunk_document(self, document: Document) -> list[Chunk]:
         title = document.metadata.get("title") if self._titled else None

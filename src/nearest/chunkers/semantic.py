@@ -1,15 +1,15 @@
 """The semantic chunker: cuts where the subject changes, as the embedding model sees it.
 
-Every sentence is embedded once, all of a document's in one call. At each gap between two sentences the `window`
-sentences before it are compared with those after it, each side by the mean of its vectors, as TextTiling compares
-blocks of words (Hearst, Computational Linguistics 1997). The gaps whose distance (1 - cosine) is at or above the
-percentile are cuts. What is longer than the size between two cuts is cut again at its widest gap that leaves a
+Every sentence is embedded once, those of the documents that come next in few calls. At each gap between two sentences
+the `window` sentences before it are compared with those after it, each side by the mean of its vectors, as TextTiling
+compares blocks of words (Hearst, Computational Linguistics 1997). The gaps whose distance (1 - cosine) is at or above
+the percentile are cuts. What is longer than the size between two cuts is cut again at its widest gap that leaves a
 quarter of the size on both sides; a longer sentence, as `recursive` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -18,10 +18,12 @@ from tokenizers import Tokenizer
 from nearest.chunkers import _cut, _sentences
 from nearest.chunkers._words import Words
 from nearest.contract import Document, Embedder, Float32, spending
-from nearest.errors import InvalidInput
+from nearest.errors import InvalidInput, NearestError, TextsFailed
 
 DEFAULT_PERCENTILE = 90
 DEFAULT_WINDOW = 3
+_AT_ONCE = 1024  # sentences
+_MOST_AHEAD = 16 * _AT_ONCE  # their vectors are held until the documents are cut
 
 
 class Semantic(_cut.Parted):
@@ -36,11 +38,34 @@ class Semantic(_cut.Parted):
                 raise InvalidInput(f"chunker semantic: {name} must be an integer from 1 to {most}, got {value!r}")
         super().__init__(tokenizer, size, 0, percentile=percentile, window=window)
         self._embedder, self._percentile, self._window = embedder, percentile, window
+        self._ahead: dict[str, Float32] = {}  # vectors of sentences of the documents that come next
+
+    def ahead(self, documents: Sequence[Document]) -> None:
+        found = (self._texts(*self._sentences(document.text)) for document in documents)
+        texts = list(dict.fromkeys(text for some in found if len(some) > 1 for text in some))
+        known: dict[str, Float32] = {}
+        for start in range(0, min(len(texts), _MOST_AHEAD), _AT_ONCE):
+            some = texts[start : start + _AT_ONCE]
+            failed: Collection[int] = ()
+            try:
+                with spending(some):
+                    vectors = self._embedder.embed_documents(some)
+            except TextsFailed as error:
+                vectors, failed = error.vectors, error.failed.keys()
+            except NearestError:
+                break  # each document asks for itself, and fails for itself
+            known.update(
+                (text, row) for i, (text, row) in enumerate(zip(some, vectors, strict=True)) if i not in failed
+            )
+        self._ahead = known
+
+    def _sentences(self, text: str) -> tuple[Words, list[int]]:
+        """The words of a text, and those that begin a sentence."""
+        words = Words(self._counter, text, _sentences.starts(text))
+        return words, [0, *dict.fromkeys(words.breaks), len(words)]
 
     def parts(self, document: Document) -> list[_cut.Part]:
-        text = document.text
-        words = Words(self._counter, text, _sentences.starts(text))
-        sentences = [0, *dict.fromkeys(words.breaks), len(words)]  # the words that begin them
+        words, sentences = self._sentences(document.text)
         if len(sentences) < 3:
             return [_cut.Part(0)]
         distances = self._distances(words, sentences)
@@ -49,15 +74,26 @@ class Semantic(_cut.Parted):
         starts = [s for a, b in pairwise(cuts) for s in self._fitting(words, sentences, distances, a, b)]
         return [_cut.Part(words.span(sentences[s], len(words))[0]) for s in starts]
 
-    def _distances(self, words: Words, sentences: list[int]) -> Float32:
-        """Of what is before and what is after each sentence but the first, (sentences - 1,)."""
+    def _texts(self, words: Words, sentences: list[int]) -> list[str]:
         texts = []
         for i, j in pairwise(sentences):
             end = min(j, max(i + 1, words.within(i, self._size)))  # of a longer one its beginning is read
             start, stop = words.span(i, end)
             texts.append(words.text[start:stop])
-        with spending(texts):
-            vectors = self._embedder.embed_documents(texts)
+        return texts
+
+    def _vectors(self, texts: list[str]) -> Float32:
+        known = self._ahead
+        new = list(dict.fromkeys(text for text in texts if text not in known))
+        if new:
+            with spending(new):
+                known = {**known, **dict(zip(new, self._embedder.embed_documents(new), strict=True))}
+        return np.stack([known[text] for text in texts])
+
+    def _distances(self, words: Words, sentences: list[int]) -> Float32:
+        """Of what is before and what is after each sentence but the first, (sentences - 1,)."""
+        texts = self._texts(words, sentences)
+        vectors = self._vectors(texts)
         total = np.cumsum(np.vstack([np.zeros((1, self._embedder.dimension)), vectors]), 0)
         n = len(texts)
         gaps = np.arange(1, n)

@@ -156,10 +156,11 @@ def add(
     if dry_run:
         plan = app.plan_files(
             found, collection, embedder=embedder, chunker=chunker, passwords=known, full=full, truncate=truncate,
-            pool=pool, fields=fields, vectors=vectors, token_vectors=token_vectors,
+            pool=pool, budget=budget, skip_duplicates=skip_duplicates, detect_language=detect_language, fields=fields,
+            vectors=vectors, token_vectors=token_vectors,
         )  # fmt: skip
         show.plan(collection, plan, as_json)
-        return 0
+        return 2 if plan.over else 1 if plan.failed else 0
     with (
         _resumable("What was finished is kept; run the same command again to go on."),
         _open(

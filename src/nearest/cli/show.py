@@ -63,12 +63,18 @@ class _Cut(Protocol):
 class _Plan(Protocol):
     documents: int
     unchanged: int
-    failed: int
+    skipped: int
+    failed: list[Failure]
     chunks: int
+    duplicates: int
     usage: Usage
     estimated: bool
+    sentences: int | None
     price: float | None
     seconds: float | None
+    budget: float | None
+    over: bool
+    unknown: list[str]
 
 
 # --- plumbing --------------------------------------------------------------------------------------
@@ -175,7 +181,7 @@ def report(collection: str, report: _Report, json_wanted: bool, *, profile: bool
         return
     out = _out()
     out.print(_report_line(report))
-    if report.usage.dollars or report.usage.cached or report.usage.fallback:
+    if report.usage.texts:
         out.print(_usage_line(report.usage))
     _failures(out, report.failed)
     if profile:
@@ -221,30 +227,46 @@ def plan(collection: str, plan: _Plan, json_wanted: bool) -> None:
     """What adding would do and cost."""
     if json_wanted:
         as_json({
-            "collection": collection, "documents": plan.documents, "unchanged": plan.unchanged, "failed": plan.failed,
-            "chunks": plan.chunks, "usage": _usage_json(plan.usage), "estimated": plan.estimated, "price": plan.price,
+            "collection": collection, "documents": plan.documents, "unchanged": plan.unchanged, "skipped": plan.skipped,
+            "failed": [{"id": failure.id, "reason": failure.reason} for failure in plan.failed],
+            "chunks": plan.chunks, "duplicates": plan.duplicates, "sentences": plan.sentences,
+            "usage": _usage_json(plan.usage), "estimated": plan.estimated, "price": plan.price,
             "seconds": None if plan.seconds is None else round(plan.seconds, 1),
+            "budget": plan.budget, "over_budget": plan.over, "unknown": plan.unknown,
         })  # fmt: skip
         return
     used = plan.usage
-    tokens = f"{'about ' if plan.estimated else ''}{used.tokens:,}"
+    cuts = "" if plan.sentences is None else "about "  # where the cuts are, only the model knows
+    about = "about " if plan.estimated or cuts else ""
     cost = (
         "unknown: the model has no list price here; give it as ?price=DOLLARS (a million tokens)"
         if plan.price is None
-        else f"{'about ' if plan.estimated else ''}${used.dollars:,.4f} (${plan.price:g} a million tokens)"
+        else f"{about}${used.dollars:,.4f} (${plan.price:g} a million tokens)"
     )
-    time = "unknown before a first run" if plan.seconds is None else f"about {_duration(plan.seconds)}"
+    if plan.budget is not None:
+        cost += f"; {'may be over' if about and plan.over else 'over' if plan.over else 'within'} the budget of "
+        cost += f"${plan.budget:,.4f}"
+    documents = f"{plan.documents:,} to embed, {plan.unchanged:,} unchanged, {len(plan.failed):,} unreadable"
+    chunks = f"{cuts}{plan.chunks:,}"
+    if plan.duplicates:
+        chunks += f", and {cuts}{_plural(plan.duplicates, 'near-duplicate')} left out"
+    if plan.sentences is not None:
+        chunks += f"; {_plural(plan.sentences, 'sentence')} embedded to find the cuts"
     rows = {
-        "documents": f"{plan.documents:,} to embed, {plan.unchanged:,} unchanged, {plan.failed:,} unreadable",
-        "chunks": f"{plan.chunks:,}",
-        "texts": f"{used.texts:,}, {used.cached:,} of them in the cache",
-        "tokens": tokens,
+        "documents": documents + (f", {plan.skipped:,} skipped" if plan.skipped else ""),
+        "chunks": chunks,
+        "texts": f"{cuts}{used.texts:,}, {used.cached:,} of them in the cache",
+        "tokens": f"{about}{used.tokens:,}",
         "price": cost,
-        "time": time,
+        "time": "unknown before a first run" if plan.seconds is None else f"about {_duration(plan.seconds)}",
+        **({"unknown": "; ".join(plan.unknown)} if plan.unknown else {}),
     }
     out = _out()
     for name, value in rows.items():
         out.print(Text(f"{name:<9}  ", "dim") + Text(value))
+    _failures(out, plan.failed, again=False)
+    if plan.over:
+        out.print("The run would stop before the budget is exceeded, and keep what was finished.")
     out.print("Nothing was written.")
 
 
@@ -259,9 +281,13 @@ def _usage_json(used: Usage) -> dict[str, float]:
 
 
 def _usage_line(used: Usage) -> str:
-    parts = [f"{used.tokens:,} tokens", f"${used.dollars:,.4f}"]
+    parts = [_plural(used.texts, "text"), _plural(used.tokens, "token")]
+    if used.requests:
+        parts.append(_plural(used.requests, "request"))
+    if used.dollars:
+        parts.append(f"${used.dollars:,.4f}")
     if used.cached:
-        parts.append(f"{used.cached / used.texts:.0%} of {_plural(used.texts, 'text')} from the cache")
+        parts.append(f"{used.cached / used.texts:.0%} of the texts from the cache")
     if used.fallback:
         parts.append(f"{_plural(used.fallback, 'text')} by the fallback")
     return f"embedding: {', '.join(parts)}"

@@ -165,6 +165,7 @@ class Cached(Embedder):
         self.price = inner.price
         self.estimated = inner.estimated
         self.note = inner.note
+        self.remote = inner.remote
         self.inner = inner
         self._cache = cache
         self._lock = threading.Lock()
@@ -187,6 +188,13 @@ class Cached(Embedder):
     def usage(self) -> Usage:  # type: ignore[override] # the inner one's; not all of them count their texts
         return replace(self.inner.usage, texts=self._asked, cached=self._found)
 
+    @property
+    def unprobed(self) -> bool:  # type: ignore[override] # as above
+        return self.inner.unprobed
+
+    def expect(self, dimension: int) -> None:
+        self.inner.expect(dimension)
+
     def embed_documents(self, texts: Sequence[str], *, truncate: bool = False) -> Float32:
         return self._through(texts, "document", truncate, self.inner.embed_documents)
 
@@ -204,7 +212,7 @@ class Cached(Embedder):
     def estimate(self, texts: Sequence[str], *, truncate: bool = False) -> Usage:
         check_texts(texts)
         keys = self._keys(texts, "document", truncate)
-        found = self._looked_up(keys)
+        found = self._looked_up(keys, probing=False)
         missing = [text for text, key in zip(texts, keys, strict=True) if key not in found]
         cached = len(texts) - len(missing)
         return self.inner.estimate(missing, truncate=truncate) + Usage(texts=cached, cached=cached)
@@ -252,9 +260,12 @@ class Cached(Embedder):
         except TextsFailed as error:
             return error.vectors, error.failed
 
-    def _looked_up(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        found = self._tried(lambda: self._cache.get(list(dict.fromkeys(keys))), {})
-        size = 4 * self.dimension if found else 0
+    def _looked_up(self, keys: Sequence[bytes], *, probing: bool = True) -> dict[bytes, bytes]:
+        """probing: the model may be asked for its dimension."""
+        found: dict[bytes, bytes] = self._tried(lambda: self._cache.get(list(dict.fromkeys(keys))), {})
+        if not found or (not probing and self.unprobed):
+            return found
+        size = 4 * self.dimension
         return {key: value for key, value in found.items() if len(value) == size}
 
     def _tried(self, call: Callable[[], Any], otherwise: Any) -> Any:

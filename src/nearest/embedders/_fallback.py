@@ -43,6 +43,7 @@ class Fallback(Embedder):
         self.price = first.price
         self.estimated = first.estimated
         self.note = first.note
+        self.remote = first.remote or second.remote
         self._first, self._second = first, second
         self._lock = threading.Lock()
         self._stood_in = 0
@@ -54,6 +55,14 @@ class Fallback(Embedder):
         except ConnectionFailed as error:
             _log.warning("%s did not answer (%s); %s tells its dimension", self.name, error, self._second.name)
             return self._second.dimension
+
+    @property
+    def unprobed(self) -> bool:  # type: ignore[override] # as below
+        return self._first.unprobed
+
+    def expect(self, dimension: int) -> None:
+        self._first.expect(dimension)
+        self._second.expect(dimension)
 
     @property
     def tokenizer(self) -> Tokenizer:  # type: ignore[override] # as above

@@ -47,6 +47,7 @@ _TOO_LONG = re.compile(
 class RemoteEmbedder(Embedder):
     """One model of one provider. Safe to call from several threads; no request is made before it is needed."""
 
+    remote = True
     provider: str
     refuses_long: bool
     """Whether the provider refuses what is over its limit; where it cuts silently, the estimate decides."""
@@ -143,6 +144,14 @@ class RemoteEmbedder(Embedder):
                     self._given = found
                     _registry.remember(self._identity, found)
         return self._given
+
+    @property
+    def unprobed(self) -> bool:  # type: ignore[override] # an attribute that changes
+        return self._given is None and _registry.remembered(self._identity) is None
+
+    def expect(self, dimension: int) -> None:
+        if self.unprobed:
+            self._given = dimension
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:  # type: ignore[override] # an attribute, made when first read

@@ -40,7 +40,8 @@ def load(
 ) -> SentenceTransformersEmbedder:
     """The embedder of a model on the Hugging Face hub, `org/name`, or in a folder.
 
-    dimensions: the vectors' beginning alone (Matryoshka), at unit length again. The prefixes are the
+    dimensions: the vectors' beginning alone (Matryoshka), at unit length again; where nothing says that the model was
+    trained for it, the embedder's `note` does. The prefixes are the
     model's own prompts unless given, or its family's where it has none, as in `local`. device: `cpu`, `cuda`,
     `mps`; the best there is by default. batch: texts at once.
     Raises ModelError where the model cannot be loaded, MissingDependency, InvalidInput.
@@ -61,7 +62,7 @@ def load(
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"sentence-transformers cannot load {model!r}: {reason}") from error
     return SentenceTransformersEmbedder(
-        named("sentence-transformers", model, kept), loaded, query_prefix, document_prefix, batch
+        named("sentence-transformers", model, kept), loaded, query_prefix, document_prefix, batch, dimensions
     )
 
 
@@ -69,9 +70,15 @@ class SentenceTransformersEmbedder(Embedder):
     """One call at a time; several threads may ask."""
 
     def __init__(
-        self, name: str, model: Any, query_prefix: str | None, document_prefix: str | None, batch: int
+        self,
+        name: str,
+        model: Any,
+        query_prefix: str | None,
+        document_prefix: str | None,
+        batch: int,
+        dimensions: int | None = None,
     ) -> None:
-        """model: a SentenceTransformer."""
+        """model: a SentenceTransformer, which cuts to `dimensions` if any are given."""
         self.name = name
         self._model = model
         self._batch = batch
@@ -84,7 +91,9 @@ class SentenceTransformersEmbedder(Embedder):
         self.prefixes = _registry.prefixes(
             name.partition(":")[2].partition("?")[0], model.prompts or {}, query_prefix, document_prefix
         )
-        self.note = self.prefixes.note
+        whole = max((getattr(part, "word_embedding_dimension", None) or 0 for part in model), default=0)
+        shortened = untrained(name.partition(":")[2].partition("?")[0], dimensions, whole)
+        self.note = "; ".join(filter(None, (self.prefixes.note, shortened)))
         self._prefixes = {"query": self.prefixes.query, "document": self.prefixes.document}
         facts = {"weights": _weights(model), "modules": str(model), "prefixes": self._prefixes, "dim": self.dimension}
         self.fingerprint = f"sentence-transformers:{hashlib.sha256(canonical_json(facts).encode()).hexdigest()}"
@@ -135,6 +144,17 @@ class SentenceTransformersEmbedder(Embedder):
         if not np.isfinite(vectors).all():
             raise ModelError(f"{self.name} gave a vector that is not finite; its weights are damaged")
         return vectors
+
+
+def untrained(model: str, dimensions: int | None, whole: int) -> str:
+    """What to tell of dimensions that the registry does not know a model to be trained for. whole: its own, or 0."""
+    known = _registry.family(model)
+    if dimensions is None or dimensions == whole or (known and known.offers(dimensions)):
+        return ""
+    return (
+        f"{model} is not known to be trained to be cut to {dimensions} dimensions (Matryoshka); if it was not, much is "
+        "lost, which `python -m benchmarks.shortened` measures"
+    )
 
 
 def _weights(model: Any) -> str:

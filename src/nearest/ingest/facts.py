@@ -28,10 +28,12 @@ _CODE = re.compile(
 _STATEMENT = re.compile(r"[;{}][ \t]*$", re.MULTILINE)
 
 
-def of(text: str, now: str, language: Callable[[str], str | None] | None = None) -> dict[str, Any]:
+def of(
+    text: str, now: str, language: Callable[[str], str | None] | None = None, modified: str | None = None
+) -> dict[str, Any]:
     """words: parted by spaces. has_code: by its look, a guess. has_numbers: whether there is a digit.
 
-    indexed_at: `now`. language: its ISO 639-1 code, with a detector.
+    indexed_at: `now`. language: its ISO 639-1 code, with a detector. modified: of the file, if there is one here.
     """
     told: dict[str, Any] = {
         "words": len(text.split()),
@@ -41,12 +43,15 @@ def of(text: str, now: str, language: Callable[[str], str | None] | None = None)
     }
     if language is not None:
         told["language"] = language(text)
+    if modified is not None:
+        told["modified"] = modified
     return told
 
 
-def now() -> str:
-    """The time, as conditions compare it (RFC 3339)."""
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+def now(seconds: float | None = None) -> str:
+    """The time, or one in seconds since 1970, as conditions compare it (RFC 3339)."""
+    moment = datetime.now(UTC) if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def detector() -> Callable[[str], str | None]:

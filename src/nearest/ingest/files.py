@@ -6,6 +6,7 @@ other file that cannot be read is a failure, and what it gave before stays.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import time
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from nearest.contract import Failure, Reader
 from nearest.errors import InvalidInput, NearestError
-from nearest.ingest import sources, sql
+from nearest.ingest import facts, sources, sql
 from nearest.ingest.profile import Profile
 from nearest.ingest.sources import Item, Source
 from nearest.ingest.write import Progress, Report, Tagged, Writer
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 # Files begun before their turn: those that are read in other processes are ready when it comes.
 _AHEAD = 64
 _FETCHES = 8  # files brought over the network at once
+
+_NAMES = "names"  # a setting: names of origins that are not their files' own, see `sources.tell_apart`
 
 Tell = Callable[[Progress], None]
 
@@ -89,6 +92,11 @@ def add_files(
     for source in found.sources:
         if source.many and not source.items:
             _refuse_empty(ledger, source.origin, f"{source.origin} is empty now")
+    names = ledger.settings().get(_NAMES, {})
+    if len(found.sources) > 1 or names:
+        made = sources.tell_apart(found.sources, names, ledger.has_origin)
+        if made != names:
+            ledger.set({_NAMES: made})
     total = Report()
     total.profile.finding = found.seconds
     for source in found.sources:
@@ -125,11 +133,11 @@ def add_sql(
     """
     origin = query.origin
     before = ledger.has_origin(origin)
-    since = ledger.settings().get(query.key) if query.cursor is not None and before and not full else None
+    settings = ledger.settings()
+    since = settings.get(query.key) if query.cursor is not None and before and not full else None
     run = ledger.next_run()
-    rows = query.rows(since)
-    if since is None:
-        ledger.clear_failures(origin)
+    rows = query.rows(since, settings.get(query.failed_key, ()))
+    ledger.clear_failures(origin)  # what fails again is read again
     with closing(iter(rows)) as documents:
         report = writer.add(
             (Tagged(document, origin, origin) for document in documents),
@@ -140,8 +148,8 @@ def add_sql(
             _refuse_empty(ledger, origin, f"{origin} gives no rows now")
         with report.profile.timed("removing"):
             report.removed = writer.remove(ledger.unseen(origin, run))
-    if query.cursor is not None and not report.failed:
-        ledger.set({query.key: rows.encoded})
+    if query.cursor is not None and (failed := rows.named(failure.id for failure in report.failed)) is not None:
+        ledger.set({query.key: rows.encoded, query.failed_key: failed})
     return report
 
 
@@ -177,13 +185,20 @@ def _read(
                         yield Tagged(Failure(f"{item.id}#{result.id}", reason), origin, item.id)
                     else:
                         metadata = {"content_type": content_type, **result.metadata}
-                        yield Tagged(replace(result, metadata=metadata), origin, item.id)
+                        yield Tagged(replace(result, metadata=metadata), origin, item.id, _modified(item))
             except NearestError as error:
                 failed = True
                 yield Tagged(Failure(item.id, str(error)), origin, item.id)
             profile.read_ahead += reader.elsewhere if reader else 0.0
             if failed:
                 ledger.saw_source(origin, item.id, run)  # not all of it was seen, so nothing of it is gone
+
+
+def _modified(item: Item) -> str | None:
+    """When a file on this machine last changed, if that can be told."""
+    with contextlib.suppress(OSError, ValueError, OverflowError):
+        return facts.now(item.fetch(Path()).stat().st_mtime) if item.local else None
+    return None
 
 
 def _other(given: dict[str, str], document_id: str, source: str) -> str | None:

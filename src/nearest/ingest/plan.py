@@ -1,4 +1,4 @@
-"""What adding documents would do and cost, before anything is written or any request made.
+"""What adding documents would do and cost, before anything is written or any provider asked.
 
 A `Planner` takes the places of the writer and the ledger, so that whatever reads documents for `add` is the
 same: files, URLs, queries.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
 
 from nearest.contract import (
     Chunker,
@@ -17,16 +19,32 @@ from nearest.contract import (
     Embedder,
     Failure,
     FieldKind,
+    Float32,
     LateInteraction,
     Usage,
     check_document,
     check_fields,
 )
 from nearest.errors import InvalidDocument, InvalidInput, UnsupportedError
-from nearest.ingest.write import Report, Tagged, Writer, content_hash, embedded, text_key, windows
+from nearest.ingest.duplicates import Duplicates
+from nearest.ingest.write import (
+    MARGIN,
+    Budget,
+    Report,
+    Tagged,
+    Writer,
+    content_hash,
+    embedded,
+    taken,
+    text_key,
+    why_taken,
+    windows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from tokenizers import Tokenizer
 
     from nearest.ledger import Ledger
 
@@ -36,20 +54,81 @@ _SAMPLE = 32  # texts
 
 @dataclass(slots=True)
 class Plan:
-    """documents: to be embedded; unchanged, failed, chunks: as in Report. usage: of the model, with what its cache
-    has. estimated: the tokens are, since the model's own tokenizer is not at hand. price: dollars a million
-    tokens; None where it is unknown, and then so are the dollars. seconds: of embedding, at the rate of earlier
-    runs, or of some texts where the model costs nothing, and of token vectors; None where neither tells.
+    """documents: to be embedded; unchanged, skipped, failed, chunks: as in Report. duplicates: chunks to be left out.
+
+    usage: of the model, with what its cache has. estimated: the tokens are, since the model's own tokenizer is not at
+    hand. sentences: that the chunker embeds to find its cuts, so that the chunks are estimated too; None for a chunker
+    that does not. price: dollars a million tokens; None where it is unknown, and then so are the dollars. seconds: of
+    embedding, at the rate of earlier runs, or of some texts where the model runs here, and of token vectors; None
+    where neither tells. over: whether it may cost more than the budget. unknown: what only the run will find out.
     """
 
     documents: int = 0
     unchanged: int = 0
-    failed: int = 0
+    skipped: int = 0
+    failed: list[Failure] = field(default_factory=list)
     chunks: int = 0
+    duplicates: int = 0
     usage: Usage = field(default_factory=Usage)
     estimated: bool = False
+    sentences: int | None = None
     price: float | None = None
     seconds: float | None = None
+    budget: float | None = None
+    over: bool = False
+    unknown: list[str] = field(default_factory=list)
+
+
+class Unasked(Embedder):
+    """A model whose dimension nobody knows, for a plan: it tells what it tells without a request, and gives nothing."""
+
+    dimension = 1
+    remote = True
+    unprobed = True
+
+    def __init__(self, inner: Embedder) -> None:
+        self.name, self.fingerprint, self.max_tokens = inner.name, inner.fingerprint, inner.max_tokens
+        self.price, self.estimated, self.note = inner.price, inner.estimated, inner.note
+        self._inner = inner
+
+    @property
+    def tokenizer(self) -> Tokenizer:  # type: ignore[override] # an attribute of the inner one
+        return self._inner.tokenizer
+
+    def estimate(self, texts: Sequence[str], *, truncate: bool = False) -> Usage:
+        return self._inner.estimate(texts, truncate=truncate)
+
+    def embed_documents(self, texts: Sequence[str], *, truncate: bool = False) -> NoReturn:
+        raise UnsupportedError(f"a plan does not ask {self.name}")
+
+    def embed_query(self, text: str, *, truncate: bool = False) -> NoReturn:
+        raise UnsupportedError(f"a plan does not ask {self.name}")
+
+
+class Sentences(Embedder):
+    """Stands in for a model that a chunker asks where to cut: keeps the texts, and answers at random.
+
+    Such a chunker cuts at a share of the gaps between sentences; which ones they are changes the number of chunks
+    little, and their tokens hardly.
+    """
+
+    dimension = 8
+
+    def __init__(self, inner: Embedder) -> None:
+        self.name, self.fingerprint, self.max_tokens = inner.name, inner.fingerprint, inner.max_tokens
+        self.tokenizer = inner.tokenizer
+        self.texts: list[str] = []
+        self._random = np.random.default_rng(0)
+
+    def embed_documents(self, texts: Sequence[str], *, truncate: bool = False) -> Float32:
+        self.texts += texts
+        rows = self._random.standard_normal((len(texts), self.dimension), np.float32)
+        vectors: Float32 = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return vectors
+
+    def embed_query(self, text: str, *, truncate: bool = False) -> Float32:
+        row: Float32 = self.embed_documents([text])[0]
+        return row
 
 
 class Planner:
@@ -63,19 +142,39 @@ class Planner:
         chunker: Chunker,
         fields: Mapping[str, FieldKind],
         late: LateInteraction | None = None,
+        sentences: Sentences | None = None,
+        budget: float | None = None,
+        skip_duplicates: float | None = None,
     ) -> None:
-        if chunker.embeds:
+        """sentences: what the chunker asks, if it asks a model. Raises UnsupportedError for one that asks another."""
+        if chunker.embeds and sentences is None:
             raise UnsupportedError(
-                f"the chunker {chunker.settings.get('name', 'given')!r} embeds sentences to find its cuts, so a plan "
-                "would cost what it should foretell; expect about twice the tokens of a plan with another chunker"
+                f"the chunker {chunker.settings.get('name', 'given')!r} asks a model where to cut: a plan would cost "
+                "what it should foretell; give a chunker by its name"
             )
-        self.plan = Plan(estimated=embedder.estimated, price=embedder.price)
+        if budget is not None:
+            Budget(embedder, budget)  # refuses what the run would refuse
+        self.plan = Plan(
+            estimated=embedder.estimated,
+            price=embedder.price,
+            sentences=None if sentences is None else 0,
+            budget=budget,
+        )
+        if embedder.unprobed:
+            self.plan.unknown.append(
+                f"the dimension of {embedder.name}, which the first run asks it for, with one word; and so whether the "
+                "provider can be reached"
+            )
         self._writer = writer
         self._ledger = ledger
         self._embedder = embedder
         self._chunker = chunker
         self._fields = fields
         self._late = late
+        self._sentences = sentences
+        self._threshold = skip_duplicates
+        self._duplicates: Duplicates | None = None
+        self._given: dict[str, str] = {}  # hash by id, of the documents so far
         self._seen: set[bytes] = set()  # equal texts are embedded once
         self._sample: list[str] = []
 
@@ -95,10 +194,13 @@ class Planner:
         before = self._ledger.usage().get(self._embedder.name)
         if before and before["tokens"] and before["seconds"]:
             plan.seconds = plan.usage.tokens / (before["tokens"] / before["seconds"])
-        elif self._embedder.price == 0 and self._sample:
+        elif not self._embedder.remote and self._embedder.price == 0 and self._sample:
             plan.seconds = plan.usage.tokens * self._seconds_a_token()
         if self._late is not None and self._sample and plan.seconds is not None:
             plan.seconds += plan.chunks * _seconds_each(self._late.token_vectors, self._sample)
+        if plan.budget is not None:
+            inexact = plan.estimated or plan.sentences is not None
+            plan.over = plan.usage.dollars * (MARGIN if inexact else 1) > plan.budget
         return Report()
 
     def _seconds_a_token(self) -> float:
@@ -109,32 +211,51 @@ class Planner:
 
     def _window(self, window: Sequence[Tagged], salt: str, truncate: bool) -> None:
         plan = self.plan
-        checked: list[Document] = []
+        checked: list[tuple[Document, Tagged]] = []
         for tagged in window:
             try:
                 if isinstance(tagged.document, Failure):
                     raise InvalidDocument(tagged.document.reason)
                 document = check_document(tagged.document)
                 check_fields(self._fields, document.metadata, "metadata")
-                checked.append(document)
-            except InvalidInput:
-                plan.failed += 1
-        known = self._ledger.lookup([document.id for document in checked])
-        texts: list[str] = []
-        for document in checked:
-            if document.id in known and known[document.id].hash == content_hash(document, salt):
+                checked.append((document, tagged))
+            except InvalidInput as error:
+                plan.failed.append(Failure(str(tagged.document.id), str(error)))
+        known = self._ledger.lookup([document.id for document, _ in checked])
+        asked: list[str] = []
+        for document, tagged in checked:
+            entry, digest = known.get(document.id), content_hash(document, salt)
+            if entry is not None and taken(entry.origin, tagged.origin):
+                plan.failed.append(Failure(document.id, why_taken(entry.origin, tagged.origin)))
+                continue
+            if digest == self._given.get(document.id, entry.hash if entry else None):
                 plan.unchanged += 1
                 continue
-            chunks = [chunk.embedded for chunk in self._chunker.chunk_document(document)]
+            self._given[document.id] = digest
+            chunks = self._chunker.chunk_document(document)
+            if self._threshold is not None:
+                if self._duplicates is None:
+                    self._duplicates = Duplicates(self._threshold)
+                    self._duplicates.know(self._writer.records())
+                chunks, left_out = self._duplicates.without(document.id, chunks)
+                plan.duplicates += len(left_out)
             plan.documents += 1
             plan.chunks += len(chunks)
-            asked = [*chunks, *embedded(self._writer.vectors, document).values()]
-            keys = dict(zip(map(text_key, asked), asked, strict=True))
-            texts += [text for key, text in keys.items() if key not in self._seen]
-            self._seen |= keys.keys()
-        self._sample = self._sample or texts[:_SAMPLE]
-        if texts:
-            plan.usage += self._embedder.estimate(texts, truncate=truncate)
+            asked += [chunk.embedded for chunk in chunks]
+            asked += embedded(self._writer.vectors, document).values()
+        self._count(asked, truncate)
+        if self._sentences is not None:
+            sentences, self._sentences.texts = self._sentences.texts, []
+            plan.sentences = (plan.sentences or 0) + len(sentences)
+            plan.usage += self._embedder.estimate(sentences, truncate=truncate)
+
+    def _count(self, texts: list[str], truncate: bool) -> None:
+        keys = dict(zip(map(text_key, texts), texts, strict=True))
+        new = [text for key, text in keys.items() if key not in self._seen]
+        self._seen |= keys.keys()
+        self._sample = self._sample or new[:_SAMPLE]
+        if new:
+            self.plan.usage += self._embedder.estimate(new, truncate=truncate)
 
     # --- what asks the ledger -----------------------------------------------------------------------
 

@@ -7,7 +7,8 @@
 
 Every one has an origin, by which the ledger knows what it gave before, and files with ids of their own. An id is
 the file's path below the folder that was named, with that folder's own name in front (`docs/guide/keys.md` for
-`add("…/docs")`); of what has a URL, the URL.
+`add("…/docs")`); of what has a URL, the URL. Files of one command that would have one id get more of their paths,
+see `tell_apart`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import mimetypes
 import os
 import shutil
 import sys
-from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,8 @@ class Source:
     """What one path or URL names. origin: its name in the ledger. skipped: files that are not documents.
 
     many: a folder or the like, of which it is strange to be empty. unlisted: folders that could not be looked
-    into, with the reason; what came from them is not known to be gone.
+    into, with the reason; what came from them is not known to be gone. root: the file or folder on this machine, and
+    name: what stands for it at the start of each id.
     """
 
     origin: str
@@ -57,6 +59,42 @@ class Source:
     skipped: int = 0
     many: bool = True
     unlisted: list[Failure] = field(default_factory=list)
+    root: Path | None = None
+    name: str = ""
+
+    def rename(self, name: str) -> None:
+        self.items = [replace(item, id=name + item.id.removeprefix(self.name)) for item in self.items]
+        self.name = name
+
+
+def tell_apart(sources: Iterable[Source], names: Mapping[str, str], known: Callable[[str], int]) -> dict[str, str]:
+    """Gives files of one command that would have one id more of their paths: `a/README.md b/README.md`.
+
+    names: of the origins for which this was done before. known: how many documents came from an origin, which keep
+    the ids that they have. Returns the names with those that are new.
+    """
+    local = list({source.origin: source for source in sources if source.root is not None}.values())
+    fixed = {source.origin for source in local if source.origin in names or known(source.origin)}
+    given: dict[str, Path] = {}
+    made = dict(names)
+    for source in sorted(local, key=lambda source: source.origin not in fixed):
+        assert source.root is not None
+        if source.origin in names:
+            source.rename(names[source.origin])
+        if source.origin not in fixed:
+            parts = source.root.parts[1:]
+            for n in range(1, len(parts) + 1):
+                source.rename("/".join(parts[-n:]))
+                if all(given.get(item.id, path) == path for item, path in _files(source)):
+                    break
+            if source.name != source.root.name:
+                made[source.origin] = source.name
+        given.update((item.id, path) for item, path in _files(source))
+    return made
+
+
+def _files(source: Source) -> Iterator[tuple[Item, Path]]:
+    return ((item, item.fetch(Path())) for item in source.items)
 
 
 def find(spec: str | Path, known: Container[str], *, name: str, ignore: bool, private: bool) -> Source:
@@ -93,7 +131,8 @@ def _local(path: Path, known: Container[str], ignore: bool) -> Source:
         if not root.is_dir():
             raise InvalidInput(f"{path} matches nothing: there is no folder {root}")
         matches = _spec(["/" + "/".join(path.parts[first:])])
-    source = Source(str(root if matches is None else path.absolute()), many=root.is_dir())
+    origin = str(root if matches is None else path.absolute())
+    source = Source(origin, many=root.is_dir(), root=root, name=root.name)
 
     def failed(error: OSError) -> None:
         folder = Path(error.filename or root)

@@ -1,14 +1,16 @@
 """Rows of a database as documents: any that SQLAlchemy reaches, all of a query or only what is new in it.
 
 With a cursor column (one that grows whenever a row changes, such as `updated_at`) a run reads the rows from the
-highest value that the run before saw, that value included, since rows may share it. Such a run cannot see what is
-gone; one over all rows (`full`) removes it. The cursor moves on only after a run without a failure.
+highest value that the run before saw, that value included, since rows may share it; and those that failed, by their
+ids. Such a run cannot see what is gone; one over all rows (`full`) removes it. Where the failed rows cannot be named
+(over 500 of them, or ids that are neither all numbers nor all texts) the cursor stays, and the next run reads the same
+rows again.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 SCHEME = "sql:"
 _OWN = ("query", "id", "text", "cursor")
 _AT_ONCE = 1000  # rows fetched
+_MOST_FAILED = 500  # rows that are asked for by their ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +62,25 @@ class Query:
         """Of the ledger's setting that keeps the cursor."""
         return f"cursor:{hashlib.sha256(self.origin.encode()).hexdigest()[:32]}"
 
-    def rows(self, since: Any = None) -> Rows:
-        return Rows(self, since)
+    @property
+    def failed_key(self) -> str:
+        """Of the setting that keeps which rows failed."""
+        return f"failed:{self.key.removeprefix('cursor:')}"
+
+    def rows(self, since: Any = None, failed: Sequence[int | str | None] = ()) -> Rows:
+        """since: where the cursor was. failed: ids of rows before it that are read as well."""
+        return Rows(self, since, failed)
 
 
 class Rows:
     """The documents of a query, once. highest: of the cursor column, so far; `encoded` for the ledger."""
 
-    def __init__(self, query: Query, since: Any) -> None:
+    def __init__(self, query: Query, since: Any, failed: Sequence[int | str | None]) -> None:
         self._query = query
         self._since = _decoded(since)
+        self._failed = failed
+        self._kinds: set[type] = set()  # of the ids
+        self._unnamed: set[str | None] = set()  # null and "", if rows have failed for want of an id
         self.highest: Any = self._since
         self.count = 0
 
@@ -86,7 +98,10 @@ class Rows:
                     rows = sa.text(query.query).columns(column).subquery("given")
                     statement = sa.select(sa.text("*")).select_from(rows)
                     if self._since is not None:
-                        statement = statement.where((column >= self._since) | column.is_(None))
+                        own: sa.ColumnClause[Any] = sa.column(query.id)
+                        failed: sa.ColumnElement[bool] = own.in_([each for each in self._failed if each is not None])
+                        failed = failed | own.is_(None) if None in self._failed else failed
+                        statement = statement.where((column >= self._since) | column.is_(None) | failed)
                 result = connection.execution_options(yield_per=_AT_ONCE).execute(statement)
                 for row in result.mappings():
                     self.count += 1
@@ -98,6 +113,15 @@ class Rows:
     def encoded(self) -> Any:
         return _encoded(self.highest)
 
+    def named(self, failed: Iterable[str]) -> list[int | str | None] | None:
+        """The ids of rows that failed, as the database has them; None where they cannot be told."""
+        ids: list[int | str | None] = [each for each in failed if not each.startswith(f"{self._query.origin}#")]
+        if len(ids) > _MOST_FAILED or (ids and self._kinds not in ({int}, {str})):
+            return None
+        if self._kinds == {int}:
+            ids = [int(str(each)) for each in ids]
+        return [*ids, *self._unnamed]
+
     def _document(self, row: Mapping[str, Any]) -> Document | Failure:
         query = self._query
         texts = [name.strip() for name in query.text.split(",")]
@@ -108,7 +132,9 @@ class Rows:
             self.highest = at if self.highest is None else max(self.highest, at)
         own = row[query.id]
         if own is None or own == "":
+            self._unnamed.add(own)
             return Failure(f"{query.origin}#{self.count}", f"row {self.count}: has no {query.id}")
+        self._kinds.add(type(own))
         text = "\n\n".join(str(row[name]) for name in texts if row[name] not in (None, ""))
         if not text.strip():
             return Failure(str(own), f"row {self.count}: no text")

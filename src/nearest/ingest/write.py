@@ -53,9 +53,11 @@ from nearest.errors import (
     TextsFailed,
 )
 from nearest.ingest import facts
+from nearest.ingest.account import Account
 from nearest.ingest.duplicates import Duplicate, Duplicates
 from nearest.ingest.profile import Profile
-from nearest.ledger import Change
+from nearest.ingest.vectors import Vectors
+from nearest.ledger import Change, Entry
 
 if TYPE_CHECKING:
     from nearest.ledger import Ledger
@@ -66,8 +68,7 @@ _LOOKUP_CHARS = 4_000_000
 _PATIENCE = 0.1  # seconds; documents that come more slowly are not waited for by those that are there
 _GROUP = 256  # chunks embedded at once
 _GROUP_DOCUMENTS = 2_000  # changes committed at once
-_REMEMBERED = 32_000_000  # bytes of vectors of the texts before, in case they come again
-_MARGIN = 1.25  # estimated tokens are seldom below the real ones, and then by less than this
+MARGIN = 1.25  # estimated tokens are seldom below the real ones, and then by less than this
 
 
 @dataclass(slots=True)
@@ -110,11 +111,12 @@ class Progress(NamedTuple):
 
 
 class Tagged(NamedTuple):
-    """A document to add, and where it comes from."""
+    """A document to add, where it comes from, and when the file that it was read from last changed (RFC 3339)."""
 
     document: Document | Failure
     origin: str | None = None
     source: str | None = None
+    modified: str | None = None
 
 
 @dataclass(slots=True)
@@ -123,6 +125,7 @@ class _Prepared:
     document: Document
     chunks: list[Chunk]
     known: bool
+    modified: str | None = None
     vectors: list[Mapping[str, Float32]] = field(default_factory=list)  # of each chunk, by name
 
 
@@ -153,7 +156,8 @@ class Writer:
         self._fields = fields
         self.vectors = vectors or {}
         self._late = late
-        self._budget: _Budget | None = None
+        self._budget: Budget | None = None
+        self._vectors: Vectors | None = None  # of the texts of a whole command
         self._skip_duplicates: float | None = None
         self._language: Callable[[str], str | None] | None = None
 
@@ -163,18 +167,21 @@ class Writer:
     ) -> Iterator[None]:
         """What is added in this block costs at most so much: BudgetExceeded is raised before it would cost more.
 
+        Equal texts of all that is added in it are embedded once.
+
         skip_duplicates: chunks of this resemblance to others are left out, see `duplicates`. detect_language: each
         chunk's is told, see `facts`. Raises InvalidInput where the model's price is not known, and MissingDependency.
         """
-        self._budget = None if dollars is None else _Budget(self._embedder(), dollars)
+        self._budget = None if dollars is None else Budget(self._embedder(), dollars)
         if skip_duplicates is not None:
             Duplicates(skip_duplicates)  # refuses what is out of range
         self._skip_duplicates = skip_duplicates
         self._language = facts.detector() if detect_language else None
         try:
-            yield
+            with contextlib.closing(Vectors()) as self._vectors:
+                yield
         finally:
-            self._budget = self._skip_duplicates = self._language = None
+            self._budget = self._skip_duplicates = self._language = self._vectors = None
 
     # --- crash recovery ---
 
@@ -310,6 +317,10 @@ class Writer:
             {i: records[i] for i in suspects[half:]}
         )
 
+    def records(self) -> Iterator[Record]:
+        """All passages that are there, for `Duplicates`."""
+        return self._store.scan_all()
+
     def salt(self, pool: bool) -> str:
         settings: dict[str, Any] = {}
         settings["model"], settings["chunker"] = self._embedder().fingerprint, dict(self._chunker().settings)
@@ -324,7 +335,7 @@ class Writer:
         return canonical_json(settings)
 
 
-class _Budget:
+class Budget:
     """Dollars for an embedder, from now on; of all that a run embeds, in whichever thread."""
 
     def __init__(self, embedder: Embedder, dollars: float) -> None:
@@ -351,7 +362,7 @@ class _Budget:
     def _check(self, texts: Sequence[str], truncate: bool) -> None:
         spent = self._embedder.usage.dollars - self._before
         needed = self._embedder.estimate(texts, truncate=truncate).dollars
-        if spent + needed * (_MARGIN if self._embedder.estimated else 1) > self._dollars:
+        if spent + needed * (MARGIN if self._embedder.estimated else 1) > self._dollars:
             raise BudgetExceeded(
                 f"${spent:.4f} of the budget of ${self._dollars:.4f} are spent, and the next {len(texts)} texts would "
                 f"cost about ${needed:.4f}; what was finished is kept: run it again with a larger budget to go on",
@@ -383,7 +394,7 @@ class _Run:
         self.chunker = writer._chunker()
         self.salt = writer.salt(pool)
         self.duplicates: Duplicates | None = None
-        self.vectors: dict[bytes, Float32] = {}  # of the run's last texts: equal ones are embedded once
+        self.vectors = writer._vectors if writer._vectors is not None else Vectors()
         self.embedding = 0.0  # seconds
         self.in_flight: dict[str, str] = {}  # hash by document not committed yet
         self.mutex = threading.Lock()  # guards report and in_flight
@@ -396,6 +407,9 @@ class _Run:
         self.threads: list[threading.Thread] = []
 
     def execute(self, documents: Iterable[Tagged]) -> Report:
+        account = Account.of(self.embedder)
+        account.begin()
+        self.used = self.embedder.usage
         started = time.perf_counter()
         truncated = self.embedder.truncated
         self.threads = threads = [
@@ -413,7 +427,9 @@ class _Run:
             raise
         finally:
             _join(threads)  # after a stop: only until the group that is being written is through
+            self.chunker.ahead(())  # lets go of what it holds
             self.report.usage = self.embedder.usage - self.used
+            account.end(self.report.usage)
             if self.report.usage != Usage():
                 self.writer._ledger.used(self.run, self.embedder.name, self.report.usage, self.embedding)
             if self.error is None:
@@ -493,6 +509,7 @@ class _Run:
                 self._fail(str(tagged.document.id), str(error), tagged.origin)
         with self.profile.timed("comparing"):
             known = self.writer._ledger.lookup([document.id for document, _ in checked])
+        self._ahead([document for document, _ in checked], known)
         same: dict[str, list[str]] = {}
         for document, tagged in checked:
             with self.profile.timed("comparing"):
@@ -501,7 +518,7 @@ class _Run:
             with self.mutex:
                 current = self.in_flight.get(document.id) or (entry.hash if entry else None)
             if entry is not None and taken(entry.origin, tagged.origin):
-                self._fail(document.id, f"the id is taken by a document of {entry.origin}", tagged.origin)
+                self._fail(document.id, why_taken(entry.origin, tagged.origin), tagged.origin)
             elif current == digest:
                 with self.mutex:
                     self.report.unchanged += 1
@@ -517,10 +534,21 @@ class _Run:
                 change = Change(document.id, digest, record_ids, tagged.origin, tagged.source)
                 with self.mutex:
                     self.in_flight[document.id] = digest
-                yield _Prepared(change, document, chunks, current is not None)
+                yield _Prepared(change, document, chunks, current is not None, tagged.modified)
         with self.profile.timed("comparing"):
             for origin, ids in same.items():
                 self.writer._ledger.saw(ids, self.run, origin)
+
+    def _ahead(self, documents: list[Document], known: Mapping[str, Entry]) -> None:
+        """Tells a chunker that asks the model of those that have changed."""
+        if self.chunker.embeds:
+            new = [d for d in documents if d.id not in known or known[d.id].hash != content_hash(d, self.salt)]
+            budget = self.writer._budget
+            with (
+                self.profile.timed("chunking"),
+                contextlib.nullcontext() if budget is None else budgeted(budget.spending),
+            ):
+                self.chunker.ahead(new)
 
     def _cut(self, document: Document) -> tuple[list[Chunk], tuple[str, ...]]:
         """Its chunks, without near-duplicates where those are left out, and the ids of their records."""
@@ -536,7 +564,7 @@ class _Run:
         """The passages so far; those of the collection are read when the first document has changed."""
         if self.duplicates is None:
             self.duplicates = Duplicates(threshold)
-            self.duplicates.know(self.writer._store.scan_all())
+            self.duplicates.know(self.writer.records())
         return self.duplicates
 
     def _record_id(self, document: Document, chunk: Chunk) -> str:
@@ -658,9 +686,10 @@ class _Run:
         return self._embedded(texts) if self.windows is None else self._pooled(texts, self.windows)
 
     def _embedded(self, texts: list[str]) -> Float32:
-        keys = [text_key(text) for text in texts]
-        known = self.vectors
-        new = list({key: text for key, text in zip(keys, texts, strict=True) if key not in known}.items())
+        keys = [text_key(text, self.truncate) for text in texts]
+        distinct = dict(zip(keys, texts, strict=True))
+        known = self.vectors.get(list(distinct))
+        new = [(key, text) for key, text in distinct.items() if key not in known]
         budget = self.writer._budget
         failed: dict[bytes, NearestError] = {}
         started = time.perf_counter()
@@ -672,12 +701,12 @@ class _Run:
                 except TextsFailed as error:
                     rows = error.vectors
                     failed |= {some[i][0]: reason for i, reason in error.failed.items()}
-                known.update((key, row) for (key, _), row in zip(some, rows, strict=True) if key not in failed)
+                fresh = {key: row for (key, _), row in zip(some, rows, strict=True) if key not in failed}
+                self.vectors.put(fresh)
+                known |= fresh
         self.embedding += time.perf_counter() - started
         missing = np.full(self.embedder.dimension, np.nan, np.float32)
         vectors: Float32 = np.stack([known.get(key, missing) for key in keys])
-        while len(known) * 4 * self.embedder.dimension > _REMEMBERED:
-            del known[next(iter(known))]  # the oldest
         if failed:
             raise TextsFailed({i: failed[key] for i, key in enumerate(keys) if key in failed}, vectors)
         return vectors
@@ -749,8 +778,9 @@ def embedded(vectors: Mapping[str, str], document: Document) -> dict[str, str]:
     return found
 
 
-def text_key(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+def text_key(text: str, truncate: bool = False) -> bytes:
+    """truncate: what is over the model's limit may be cut, which gives another vector."""
+    return hashlib.blake2b(text.encode(), digest_size=16, person=b"cut" if truncate else b"").digest()
 
 
 def _join(threads: list[threading.Thread]) -> None:
@@ -766,6 +796,18 @@ def taken(was: str | None, now: str | None) -> bool:
 
     # A folder that is gone has made room; whether rows or what has a URL are gone is not asked here.
     return now is not None and ("://" in was or Path(was).exists())
+
+
+def why_taken(was: str | None, now: str | None) -> str:
+    """The reason of a document that `taken` keeps out, and what to do."""
+    if now is not None and now.startswith("sql:"):
+        remedy = "give the rows ids that no other source has: SELECT 'name/' || id AS id, ..."
+    else:
+        remedy = (
+            "rename one of them, or name both in one command before this one has documents: it then gets an id with "
+            "more of its path (rows of files need ids that no other file has)"
+        )
+    return f"the id is taken by a document of {was}; {remedy}"
 
 
 def _place(document: Document, chunk: Chunk) -> dict[str, Any]:
@@ -786,7 +828,7 @@ def _records(prepared: _Prepared, now: str, language: Callable[[str], str | None
             "text": chunk.text,
             "metadata": document.metadata,
             **_place(document, chunk),
-            "facts": facts.of(chunk.text, now, language),
+            "facts": facts.of(chunk.text, now, language, prepared.modified),
         }
         yield Record(record_id, vectors, payload)
 

@@ -258,11 +258,30 @@ class Ledger:
             connection.execute(usage.delete().where(usage.c.run == run))
             connection.execute(usage.insert().values(run=run, model=model, seconds=seconds, **values))
 
+    def queried(self, model: str, used: Usage) -> None:
+        """What a model was asked for outside of runs, added to what was told before. A row a model, its run below 1."""
+        mine = (usage.c.model == model) & (usage.c.run <= 0)
+        with self._transaction() as connection:
+            more = {name: usage.c[name] + getattr(used, name) for name in Usage.__slots__}
+            if connection.execute(usage.update().where(mine).values(more)).rowcount:
+                return
+            least = connection.scalar(sa.select(sa.func.min(usage.c.run)).where(usage.c.run <= 0))
+            values = {name: getattr(used, name) for name in Usage.__slots__}
+            run = 0 if least is None else least - 1
+            connection.execute(usage.insert().values(run=run, model=model, seconds=0.0, **values))
+
+    def queries(self) -> dict[str, dict[str, float]]:
+        """By model: the fields of `Usage`, of what `queried` was told."""
+        with self._transaction() as connection:
+            rows = connection.execute(sa.select(usage).where(usage.c.run <= 0).order_by(usage.c.model)).mappings()
+            return {row["model"]: {name: row[name] for name in Usage.__slots__} for row in rows}
+
     def usage(self) -> dict[str, dict[str, float]]:
         """By model: runs, seconds, and the sums of the fields of `Usage`."""
         names = (*Usage.__slots__, "seconds")
         sums = [sa.func.sum(usage.c[name]).label(name) for name in names]
         query = sa.select(usage.c.model, sa.func.count().label("runs"), *sums).group_by(usage.c.model)
+        query = query.where(usage.c.run > 0)
         with self._transaction() as connection:
             rows = connection.execute(query.order_by(usage.c.model)).mappings()
             return {row["model"]: {name: row[name] for name in ("runs", *names)} for row in rows}

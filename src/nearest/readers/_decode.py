@@ -6,7 +6,7 @@ import codecs
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +14,9 @@ from typing import BinaryIO
 from nearest.errors import Unreadable
 
 MAX_BYTES = 256 << 20  # of a file that is read as a whole
-MAX_LINE = 64 << 20  # characters, of a file that is read by line
+# Characters of a line, or of a row, of a file that is read by line: in this process, where no limit of memory holds.
+# Parsed, JSON is up to some 20 times as large.
+MAX_LINE = 8 << 20
 _SAMPLE = 64 << 10
 
 _BOMS = {  # UTF-32 first: its little-endian mark begins with that of UTF-16
@@ -59,7 +61,7 @@ def read_text(path: Path, declared: Callable[[bytes], str | None] = lambda data:
     return decode(data, declared(data))
 
 
-def read_lines(path: Path) -> Iterator[str | None]:
+def read_lines(path: Path) -> Generator[str | None, None, None]:
     """The lines of a file with their ends; None for one over MAX_LINE. Memory stays flat.
 
     Bytes that the encoding does not know become lone surrogates, so that they cost their line alone.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
-from itertools import chain, islice
+from contextlib import closing, suppress
+from itertools import islice
 from pathlib import Path
+from typing import Self
 
 from nearest.contract import Document, Failure, Reader
 from nearest.errors import Unreadable
@@ -14,6 +16,7 @@ from nearest.readers import _decode, _values
 
 _DELIMITERS = ",\t;|"
 _SAMPLE_LINES = 50
+_MAX_COLUMNS = 10_000
 _KNOWN = {*_values.ID_NAMES, *_values.TEXT_NAMES, "title"}
 
 
@@ -31,10 +34,10 @@ class Csv(Reader):
         """
         # The limit is the process's own: raised, and never lowered again under another's feet.
         csv.field_size_limit(max(csv.field_size_limit(), _decode.MAX_LINE))
-        lines = _lines(path)
-        sample = list(islice(lines, _SAMPLE_LINES))
+        sample = _sample(path)
         delimiter = _delimiter(sample)
-        rows = csv.reader(chain(sample, lines), delimiter=delimiter, strict=True)
+        lines = _Lines(path)
+        rows = csv.reader(lines, delimiter=delimiter, strict=True)
         try:
             names = _names(next(filter(None, rows), []))
         except csv.Error as error:
@@ -46,7 +49,8 @@ class Csv(Reader):
             text_name = parts[0] if len(parts) == 1 else "text"
         verbatim = {text_name, "title", *_values.ID_NAMES}
         while True:
-            line = rows.line_num + 1
+            line = lines.number + 1
+            lines.row = 0
             try:
                 row = next(rows, None)
             except csv.Error as error:
@@ -71,11 +75,34 @@ class Csv(Reader):
             yield _values.document(cells, text_name, document_id, line)
 
 
-def _lines(path: Path) -> Iterator[str]:
-    for number, line in enumerate(_decode.read_lines(path), 1):
-        if line is None:
-            raise Unreadable(f"line {number} is over {_decode.MAX_LINE >> 20} million characters")
-        yield line
+class _Lines:
+    """The lines of a file; csv.Error, which costs its row alone, for a line or a row that is too long."""
+
+    def __init__(self, path: Path) -> None:
+        self._lines = _decode.read_lines(path)
+        self.number = 0  # of the last line
+        self.row = 0  # characters of the row so far; a quote that is open goes on over lines
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.number += 1
+        self.row += _decode.MAX_LINE + 1 if line is None else len(line)
+        if line is None or self.row > _decode.MAX_LINE:
+            raise csv.Error(f"is over {_decode.MAX_LINE >> 20} million characters, or a quote is never closed")
+        return line
+
+
+def _sample(path: Path) -> list[str]:
+    sample: list[str] = []
+    with closing(_decode.read_lines(path)) as lines:
+        for line in islice(lines, _SAMPLE_LINES):
+            if line is None or sum(map(len, sample)) + len(line) > _decode.MAX_LINE:
+                break
+            sample.append(line)
+    return sample
 
 
 def _parsed(sample: list[str], delimiter: str) -> list[list[str]]:
@@ -101,9 +128,11 @@ def _delimiter(sample: list[str]) -> str:
 
 def _names(header: list[str]) -> list[str]:
     """The columns' names; those that mean something here in lower case, so that `ID` and `Text` do."""
+    if len(header) > _MAX_COLUMNS:
+        raise Unreadable(f"has {len(header):,} columns, over {_MAX_COLUMNS:,}")
     names = [name.strip() or f"column {i}" for i, name in enumerate(header, 1)]
     names = [name.casefold() if name.casefold() in _KNOWN else name for name in names]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise Unreadable(f"has the column {twice[0]!r} twice")
     return names

@@ -1,6 +1,7 @@
 """HTML: the main content, without menus and footers; where none is found, all of the text.
 
-The main content is found by trafilatura (Barbaresi, 2021).
+The main content is found by trafilatura (Barbaresi, 2021). Of a page that is too short for it, it gives all text in
+one piece, menus included: there the page's own marks decide (`main`, `article`, `nav`, lists of nothing but links).
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ REQUIRES = {"lxml": ">=6,<7", "trafilatura": ">=2.1,<3"}
 _CHARSET = re.compile(
     rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{2,40})|encoding=[\"']([\w.-]{2,40})[\"']"
 )
+_CONTENT = "//main | //article | //*[@role='main']"
+_ASIDE = "//nav | //footer | //aside | //*[@role='navigation' or @role='contentinfo' or @role='search']"
 _XML = re.compile(r"\s*<\?xml[^>]*\?>")
 
 
@@ -50,10 +53,12 @@ class Html(Reader):
             date_extraction_params=set_date_params(extensive=False),
         )
         markup = Markup()
-        if found is not None and found.body is not None:
+        if found is not None and found.body is not None and len(found.body) > 1:  # one piece is all text, see above
             markup.add(found.body)
         if not markup.text:
-            markup = whole(parse(source))  # the tree may have been altered
+            markup = _marked(parse(source))  # the tree may have been altered
+        if not markup.text:
+            markup = whole(parse(source))
         text = _extra.clean(markup.text)
         if not text.strip():
             raise Unreadable("has no text; if a script fills it in, save the page from a browser")
@@ -84,6 +89,24 @@ def parse(text: str) -> Any:
         return html.document_fromstring(_XML.sub("", text, count=1), parser=html.HTMLParser(no_network=True))
     except etree.ParserError as error:
         raise Unreadable(f"has no content: {error}") from None
+
+
+def _marked(tree: Any) -> Markup:
+    """What the page itself marks as its content; or all but what it marks as something else."""
+    found = tree.xpath(_CONTENT)
+    content = [each for each in found if not any(above in found for above in each.iterancestors())]
+    if any(" ".join(each.itertext()).strip() for each in content):
+        markup = Markup()
+        for each in content:
+            markup.add(each)
+        return markup
+    for each in tree.xpath(_ASIDE):
+        each.drop_tree()
+    for each in tree.xpath("//ul | //ol"):
+        linked = sum(len("".join("".join(link.itertext()).split())) for link in each.iter("a"))
+        if each.getparent() is not None and linked == len("".join("".join(each.itertext()).split())):
+            each.drop_tree()
+    return whole(tree)
 
 
 def whole(tree: Any) -> Markup:
