@@ -237,7 +237,7 @@ def web() -> Iterator[_HTTPServer]:
 
 
 def test_answers_in_place_of_the_server(web: _HTTPServer) -> None:
-    with Proxy(web.server_address[1], http=True) as proxy:
+    with Proxy(web.server_address[1], "http") as proxy:
         client = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
         proxy.answer(429, retry_after=3, chosen=lambda method, path: method == "POST" and path == "/b")
         proxy.answer(503, times=2, chosen=lambda method, path: path == "/c")

@@ -17,16 +17,21 @@ import pytest
 
 from tests.stores import faults
 from tests.stores.postgres import Postgres, postgres  # noqa: F401 -- a fixture
-from tests.stores.proxy import Server
+from tests.stores.proxy import Server, Speaks
+from tests.stores.qdrant_double import Double, serving_grpc
 from tests.stores.test_chroma import running
 from tests.stores.test_milvus import server as milvus_server  # noqa: F401 -- a fixture
+from tests.stores.weaviate_double import Double as Weaviate
+from tests.stores.weaviate_double import serving
 
 STEPS = int(os.environ.get("FAULT_STEPS", "25"))
 
 
-def check(url: Callable[[Server], str], server: Server, *, http: bool = False) -> None:
-    report = faults.check(url, server, http=http, steps=STEPS, seed=1)
+def check(url: Callable[..., str], *servers: tuple[Server, Speaks]) -> None:
+    report = faults.check(url, *servers, steps=STEPS, seed=1)
     assert sum(report.faults.values()) >= STEPS // 5, report.faults
+    for _, speaks in servers:
+        assert report.faults[f"answer {speaks}"], report.faults
 
 
 def moved(url: str, port: int) -> Callable[[Server], str]:
@@ -43,23 +48,33 @@ def port_of(url: str) -> int:
 def test_over_http(name: str, tmp_path: Path) -> None:
     with importlib.import_module(f"benchmarks.stores.{name}").serve(tmp_path) as url:
         port = port_of(url)
-        check(moved(url, port), port, http=True)
+        check(moved(url, port), (port, "http"))
+
+
+@pytest.mark.filterwarnings("ignore:Local mode")
+def test_qdrant_over_grpc() -> None:
+    with serving_grpc(Double()) as double:
+        check(lambda port: f"qdrant://127.0.0.1:1/faults?grpc=true&grpc_port={port}", (double.port, "grpc"))
 
 
 def test_chroma(tmp_path: Path) -> None:
     with running(tmp_path) as (address, _):
-        check(moved(f"{address}/{uuid.uuid4()}", port_of(f"{address}/")), port_of(f"{address}/"), http=True)
+        port = port_of(f"{address}/")
+        check(moved(f"{address}/{uuid.uuid4()}", port), (port, "http"))
 
 
-def test_weaviate_over_grpc(tmp_path: Path) -> None:
-    with importlib.import_module("benchmarks.stores.weaviate").serve(tmp_path) as url:
-        before, _, port = url.rpartition("grpc=")
-        check(lambda other: f"{before}grpc={other}", int(port))
+def test_weaviate() -> None:
+    with serving(Weaviate()) as double:
+        check(
+            lambda rest, grpc: f"weaviate://127.0.0.1:{rest}/Faults?grpc={grpc}",
+            (double.port, "http"),
+            (double.grpc_port, "grpc"),
+        )
 
 
-def test_milvus_over_grpc(milvus_server: str) -> None:  # noqa: F811
+def test_milvus(milvus_server: str) -> None:  # noqa: F811
     url = f"{milvus_server}/faults"
-    check(moved(url, port_of(url)), port_of(url))
+    check(moved(url, port_of(url)), (port_of(url), "grpc"))
 
 
 def test_postgresql(postgres: Postgres) -> None:  # noqa: F811
@@ -71,4 +86,4 @@ def test_postgresql(postgres: Postgres) -> None:  # noqa: F811
             return f"postgresql://postgres@127.0.0.1:{server}/{database}?sslmode=disable&connect_timeout=2"
         return f"postgresql://postgres@/{database}?host={quote(postgres.socket, safe='')}"
 
-    check(url, socket)
+    check(url, (socket, "postgresql"))
