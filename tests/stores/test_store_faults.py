@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import importlib
 import os
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 from urllib.parse import quote
 
 import pytest
 
+import nearest
+from nearest.contract import Schema, VectorSpec
+from nearest.errors import ConnectionFailed
+from nearest.layers.retry import Retry
 from tests.stores import faults
 from tests.stores.postgres import Postgres, postgres  # noqa: F401 -- a fixture
-from tests.stores.proxy import Server, Speaks
+from tests.stores.proxy import Proxy, Server, Speaks
 from tests.stores.qdrant_double import Double, serving_grpc
 from tests.stores.test_chroma import running
 from tests.stores.test_milvus import server as milvus_server  # noqa: F401 -- a fixture
@@ -87,3 +93,25 @@ def test_postgresql(postgres: Postgres) -> None:  # noqa: F811
         return f"postgresql://postgres@/{database}?host={quote(postgres.socket, safe='')}"
 
     check(url, (socket, "postgresql"))
+
+
+@pytest.mark.filterwarnings("ignore:Local mode")
+def test_a_qdrant_that_is_back_is_soon_found_over_grpc() -> None:
+    """Left to itself gRPC tries again after a second, then more and more seldom, and fails all calls between."""
+    url = "qdrant://127.0.0.1:1/back?grpc=true&grpc_port={}"
+    with (
+        serving_grpc(Double()) as double,
+        nearest.connect(url.format(double.port), Schema({"dense": VectorSpec(4)})),
+        Proxy(double.port) as proxy,
+        nearest.connect(url.format(proxy.port)) as store,
+    ):
+        retry = faults._layer(store, Retry)
+        pauses = Mock(side_effect=lambda _: time.sleep(0.15))
+        retry._sleep = pauses
+        proxy.refuse()
+        for _ in range(2):  # the connection that breaks, and one that is refused
+            with pytest.raises(ConnectionFailed):
+                retry.inner.count()
+        proxy.lift()
+        assert store.count() == 0
+        assert pauses.call_count <= 3

@@ -104,6 +104,8 @@ _REQUEST_BYTES = 16 * 2**20  # half of what a server takes in one request unless
 _BYTES_A_NUMBER = 21  # of a float32 as JSON
 _DEEPEST_GRPC = 20  # levels of a payload; gRPC messages nest at most 100 deep, and a level takes up to four
 _POLL = 0.2  # seconds between questions whether an index is built
+# gRPC refuses calls between two attempts to reach the server, of which it makes few: after 1 s, and up to every 2 min.
+_RECONNECT = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 2_000}
 
 
 class QdrantStore(Dialect):
@@ -435,6 +437,7 @@ def connect(url: StoreURL, schema: Schema | None) -> QdrantStore:
         https=tls,
         api_key=address.key,
         prefer_grpc=grpc,
+        grpc_options=dict(_RECONNECT),
         check_compatibility=False,  # by a thread of its own that warns; `open` checks the version
         **connection,
     )
