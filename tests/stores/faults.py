@@ -18,17 +18,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 import nearest
-from nearest.contract import Record, Schema, Store, VectorSpec
+from nearest.contract import Document, Record, Schema, Store, VectorSpec
 from nearest.errors import BatchFailed, NearestError
 from nearest.layers import ATTEMPTS
 from nearest.layers._wrapper import Layer
 from nearest.layers.retry import Retry
 from nearest.layers.timeout import Timeout
+from tests.fakes import HashEmbedder, LineChunker
 from tests.stores.proxy import Direction, Fault, Proxy, Server, Speaks
 
 DIM = 4
@@ -112,7 +114,7 @@ class _Plan:
         self.fault: Fault | None = None
         self.timeout = _layer(store, Timeout)
         self.retry = _layer(store, Retry)
-        self.timeout._seconds = seconds
+        self.timeout._seconds = self.timeout._maintenance = seconds
         self.retry._sleep = self._between
         self.retry._random = random.Random(seed)
 
@@ -127,7 +129,7 @@ class _Plan:
 
     def recover(self) -> None:
         """The network is whole again: calls have time for clients that wait on their own before they connect again."""
-        self.timeout._seconds = 30.0
+        self.timeout._seconds = self.timeout._maintenance = 30.0
         self.retry._attempts, self.retry._base, self.retry._longest = 50, 0.2, 1.0
         self.retry._sleep = time.sleep
 
@@ -275,6 +277,88 @@ class _Scenario:
                 self.report.acknowledged += 1
         except NearestError as error:
             self.plan.count(error)
+
+
+def check_documents(
+    url: Callable[..., str],
+    *servers: tuple[Server, Speaks],
+    ledger: Path,
+    seed: int = 0,
+    steps: int = 20,
+    seconds: float = 0.5,
+) -> Report:
+    """The same of documents, which are added and deleted by `nearest.open`. ledger: a folder for it."""
+    with _proxies(servers) as proxies:
+        address = url(*(proxy.port for proxy in proxies))
+        with nearest.open(address, embedder=HashEmbedder(DIM), chunker=LineChunker(), ledger=ledger) as kb:
+            plan = _Plan(proxies, kb.store, seed, seconds)
+            documents = _Documents(kb, plan)
+            for version in range(1, steps + 1):
+                documents.step(version)
+            plan.recover()
+            documents.compare()
+            documents.repeat(steps + 1)
+            documents.compare()
+        # Of what a failed deletion left behind, the next to open it takes care.
+        with (
+            nearest.open(address, embedder=HashEmbedder(DIM), chunker=LineChunker(), ledger=ledger) as kb,
+            nearest.connect(url(*(server for server, _ in servers))) as direct,
+        ):
+            documents.kb = kb
+            documents.compare()
+            kept = Counter(str(record.document_id) for record in direct.scan_all())
+            wanted = {i: len(_lines(i, state)) for i, (state,) in documents.possible.items() if state is not None}
+            assert kept == wanted, "chunks that belong to no document, or lack one"
+        report = plan.report
+    assert report.acknowledged, "no call was acknowledged: the faults were too many to learn anything"
+    assert report.failed, "no call failed: the faults were too few to learn anything"
+    return report
+
+
+class _Documents:
+    def __init__(self, kb: nearest.Collection, plan: _Plan) -> None:
+        self.kb = kb
+        self.plan = plan
+        self.possible: dict[str, set[State]] = {i: {None} for i in IDS[:12]}
+
+    def step(self, version: int) -> None:
+        chosen = self.plan.random.sample(sorted(self.possible), self.plan.random.randint(1, 6))
+        self.plan.begin(self.plan.random.choice([0, 1, 2, ATTEMPTS]))
+        self._change(chosen, version if self.plan.random.random() < 0.8 else None)
+        self.plan.end()
+
+    def repeat(self, version: int) -> None:
+        unsure = [i for i, states in self.possible.items() if len(states) > 1]
+        self._change(unsure[::2], version)
+        self._change(unsure[1::2], None)
+        assert all(len(states) == 1 for states in self.possible.values()), "a call without faults failed"
+
+    def compare(self) -> None:
+        found: dict[str, set[str]] = {i: set() for i in self.possible}
+        for record in self.kb.scan():
+            found[str(record.document_id)].add(record.payload["text"].strip())
+        for i, states in self.possible.items():
+            assert found[i] in [set(_lines(i, state)) for state in states], (i, found[i], states)
+
+    def _change(self, ids: list[str], state: State) -> None:
+        failed = set(ids)
+        try:
+            if state is None:
+                self.kb.delete(ids)
+                failed = set()
+            else:
+                report = self.kb.add([Document(i, "\n".join(_lines(i, state))) for i in ids])
+                failed = {failure.id for failure in report.failed}
+            self.plan.report.acknowledged += 1
+        except NearestError as error:
+            self.plan.count(error)
+        for i in ids:
+            self.possible[i] = self.possible[i] | {state} if i in failed else {state}
+
+
+def _lines(document_id: str, version: State) -> list[str]:
+    """A chunk each; how many depends on the version."""
+    return [] if version is None else [f"{document_id} {version} line {n}" for n in range(1 + version % 4)]
 
 
 def _vector(record_id: str, version: int) -> Any:

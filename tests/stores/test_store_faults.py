@@ -50,6 +50,22 @@ def port_of(url: str) -> int:
     return int(url.partition("127.0.0.1:")[2].partition("/")[0])
 
 
+@pytest.mark.filterwarnings("ignore:Local mode", "ignore:Payload indexes have no effect")
+def test_documents_on_qdrant_over_grpc(tmp_path: Path) -> None:
+    with serving_grpc(Double()) as double:
+        faults.check_documents(
+            lambda port: f"qdrant://127.0.0.1:1/documents?grpc=true&grpc_port={port}",
+            (double.port, "grpc"),
+            ledger=tmp_path,
+            steps=STEPS,
+        )
+
+
+def test_documents_on_postgresql(postgres: Postgres, tmp_path: Path) -> None:  # noqa: F811
+    url = postgresql(postgres)
+    faults.check_documents(url, (f"{postgres.socket}/.s.PGSQL.5432", "postgresql"), ledger=tmp_path, steps=STEPS)
+
+
 @pytest.mark.parametrize("name", ["pinecone", "qdrant"])
 def test_over_http(name: str, tmp_path: Path) -> None:
     with importlib.import_module(f"benchmarks.stores.{name}").serve(tmp_path) as url:
@@ -83,16 +99,20 @@ def test_milvus(milvus_server: str) -> None:  # noqa: F811
     check(moved(url, port_of(url)), (port_of(url), "grpc"))
 
 
-def test_postgresql(postgres: Postgres) -> None:  # noqa: F811
+def postgresql(postgres: Postgres) -> Callable[[Server], str]:  # noqa: F811
+    """URLs of a fresh database."""
     database = postgres.database()
-    socket = f"{postgres.socket}/.s.PGSQL.5432"
 
     def url(server: Server) -> str:
         if isinstance(server, int):
             return f"postgresql://postgres@127.0.0.1:{server}/{database}?sslmode=disable&connect_timeout=2"
         return f"postgresql://postgres@/{database}?host={quote(postgres.socket, safe='')}"
 
-    check(url, (socket, "postgresql"))
+    return url
+
+
+def test_postgresql(postgres: Postgres) -> None:  # noqa: F811
+    check(postgresql(postgres), (f"{postgres.socket}/.s.PGSQL.5432", "postgresql"))
 
 
 @pytest.mark.filterwarnings("ignore:Local mode")
