@@ -737,6 +737,8 @@ def _of_status(status: int, said: str, wait: str | None, place: str) -> NearestE
             return _too_large(place, said)
         case 400 if "larger than" in said or "too large" in said:
             return _too_large(place, said)
+        case 501:
+            return _unknown(place, said)
         case 507:
             return _full(place, said)
         case 500 if "No space left" in said:
@@ -763,10 +765,14 @@ def _of_grpc(error: Any, place: str) -> NearestError:
             return _throttled(place, said, None)
         case Code.NOT_FOUND:
             return NotACollection(f"{place}: not found ({said}); it was deleted")
-        case Code.INVALID_ARGUMENT:
+        case Code.UNIMPLEMENTED:
+            return _unknown(place, said)
+        case Code.DATA_LOSS:
+            return CollectionDamaged(f"{place}: the server has lost data ({said}); restore it from a backup")
+        case _ if "No space left" in said:
+            return _full(place, said)
+        case Code.INVALID_ARGUMENT | Code.OUT_OF_RANGE | Code.ALREADY_EXISTS | Code.FAILED_PRECONDITION:
             return InvalidInput(f"{place}: the server refused ({said})")
-    if "No space left" in said:
-        return _full(place, said)
     return ConnectionFailed(f"{place}: the server failed ({error.code().name}: {said}); try again, or see its log")
 
 
@@ -806,6 +812,10 @@ def _denied(place: str, said: str) -> AccessDenied:
     return AccessDenied(
         f"{place}: access was denied ({said}); check the API key in the URL (KEY@HOST) or in NEAREST_QDRANT_API_KEY"
     )
+
+
+def _unknown(place: str, said: str) -> UnsupportedError:
+    return UnsupportedError(f"{place}: the server does not know this call ({said}); is it Qdrant, and new enough?")
 
 
 def _full(place: str, said: str) -> DiskFull:
