@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,6 +76,7 @@ def check(
     ):
         plan = _Plan(proxies, store, seed, seconds)
         scenario = _Scenario(store, plan, lambda: connect(url(*(proxy.port for proxy in proxies)), None))
+        scenario.begin()
         for version in range(1, steps + 1):
             scenario.step(version)
         scenario.compare(direct)
@@ -152,7 +154,7 @@ class _Plan:
         self.left -= 1
         proxy = self.random.choice(self.proxies)
         if proxy.speaks != "bytes" and self.random.random() < 0.3:
-            self._answer(proxy)
+            self.refuse(proxy)
         elif self.random.random() < 0.1 and not opening:
             proxy.refuse()
             self.report.faults["refuse"] += 1
@@ -174,7 +176,8 @@ class _Plan:
             (self.fault,) = self.random.choices(list(kinds), list(kinds.values()))
             proxy.arm(self.fault)
 
-    def _answer(self, proxy: Proxy) -> None:
+    def refuse(self, proxy: Proxy) -> None:
+        """In the words of the server, if the proxy knows them."""
         match proxy.speaks:
             case "http":
                 # Times three, for clients that repeat by themselves.
@@ -203,6 +206,14 @@ class _Scenario:
         self.random = plan.random
         self.report = plan.report
         self.possible: dict[str, set[State]] = {i: {None} for i in IDS}
+
+    def begin(self) -> None:
+        """Whatever chance brings later: each server refuses once a call, and once to be opened."""
+        for proxy in self.plan.proxies:
+            for call in (partial(self._write, IDS[:5], 0), self._open):
+                self.plan.refuse(proxy)
+                call()
+                self.plan.end()
 
     def step(self, version: int) -> None:
         doing = self.random.random()
