@@ -1,4 +1,4 @@
-"""Weaviate, on a server (NEAREST_TEST_WEAVIATE_URL) or else on the tests' double in a process of its own.
+"""Weaviate, on a server (NEAREST_TEST_WEAVIATE_URL, with COLLECTION in it) or else on the tests' double.
 
 The double compares with all vectors and keeps everything in memory: what it tells is our share beside the client's,
 not how fast a server is.
@@ -25,7 +25,7 @@ _BATCH = 1000
 def serve(folder: Path) -> Iterator[str]:
     name = f"Bench{uuid.uuid4().hex}"
     if server := os.environ.get("NEAREST_TEST_WEAVIATE_URL"):
-        yield server.format(name)
+        yield server.replace("COLLECTION", name)
         return
     command = [sys.executable, "-m", "tests.stores.weaviate_double"]
     with subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as double:

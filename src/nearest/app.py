@@ -383,8 +383,8 @@ def make_test_set(
     the documents. Returns how many queries there are. Raises InvalidInput for a folder that is not empty, and what the
     generator raises; nothing is written then.
     """
-    from nearest.answer.prompt import harmless
     from nearest.evaluate import known
+    from nearest.untrusted import harmless
 
     model = generators.load(generator) if isinstance(generator, str) else generator
     with open(location, create=False) as kb:

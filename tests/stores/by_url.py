@@ -1,14 +1,29 @@
-"""The suite on stores that a URL names."""
+"""The suite on stores that a URL names, and on servers that the environment names (docs/stores.md says how)."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from nearest import stores
-from nearest.contract import Schema, Store
+from nearest.contract import Schema, Store, StoreURL
 from nearest.testing.base import Base, Make, Reopen
+
+
+def real_server(scheme: str) -> str | None:
+    """The URL in NEAREST_TEST_<scheme>_URL, where COLLECTION stands for a name; None if it is not set.
+
+    One that cannot be meant is an error, not a skip; and tests delete what they make, so that each needs a name.
+    """
+    variable = f"NEAREST_TEST_{scheme.upper()}_URL"
+    url = os.environ.get(variable)
+    if not url:
+        return None
+    if not url.startswith(f"{scheme}://") or StoreURL.parse(url).location.rpartition("/")[2] != "COLLECTION":
+        raise pytest.UsageError(f"{variable} must be written {scheme}://[KEY@]HOST:PORT/COLLECTION[?options]")
+    return url
 
 
 class ByURL(Base):

@@ -4,10 +4,11 @@
         fault = proxy.arm(Fault("reset", "down", after=100))   # the next connection that answers takes it, once
         ...                                                    # fault.fired: an Event
         proxy.refuse()                                         # until lift()
-        proxy.answer(429, retry_after=1)                       # in place of the server; Proxy(port, http=True)
+        proxy.answer(429, retry_after=1)                       # in place of the server, in its protocol
 
-Directions are seen from the client: "up" is what it sends, "down" what it gets. The proxy knows HTTP/1.1
-without pipelining; anything else (HTTP/2, gRPC, PostgreSQL) is bytes.
+Directions are seen from the client: "up" is what it sends, "down" what it gets. To answer, the proxy is told what is
+spoken: "http" (HTTP/1.1 without pipelining; a status), "grpc" (the name of a StatusCode), or "postgresql" (an SQLSTATE,
+after which the session ends). Anything else is bytes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any, Literal, Self
 Direction = Literal["connect", "up", "down"]
 Server = int | str
 """A port of 127.0.0.1, or the path of a Unix socket."""
+Speaks = Literal["bytes", "http", "grpc", "postgresql"]
 
 
 @dataclass(eq=False)
@@ -40,43 +42,60 @@ class Fault:
 
 
 @dataclass
-class _Answer:
-    status: int
+class Answer:
+    status: int | str
     retry_after: int | None
     chosen: Callable[[str, str], bool]
 
-    def encode(self) -> bytes:
-        reason = {429: "Too Many Requests", 503: "Service Unavailable"}.get(self.status, "Proxied")
+    def as_http(self) -> bytes:
+        reason = {429: "Too Many Requests", 503: "Service Unavailable"}.get(int(self.status), "Proxied")
         retry = "" if self.retry_after is None else f"Retry-After: {self.retry_after}\r\n"
         head = f"HTTP/1.1 {self.status} {reason}\r\n{retry}Content-Type: application/json\r\nContent-Length: 2\r\n"
         return f"{head}\r\n{{}}".encode()
+
+    def as_postgresql(self) -> bytes:
+        """An ErrorResponse, in the server's own words: of a connection that fails libpq tells nothing else."""
+        said = {
+            "53300": "sorry, too many clients already",
+            "57P01": "terminating connection due to administrator command",
+            "57P03": "the database system is starting up",
+        }
+        fields = {"S": "FATAL", "V": "FATAL", "C": str(self.status), "M": said[str(self.status)]}
+        body = b"".join(f"{name}{value}\0".encode() for name, value in fields.items()) + b"\0"
+        return b"E" + (len(body) + 4).to_bytes(4) + body
 
 
 class Proxy:
     """Listens on `port` of 127.0.0.1 from `__enter__` to `__exit__`; all methods are for the test's thread."""
 
-    def __init__(self, server: Server, *, http: bool = False) -> None:
+    def __init__(self, server: Server, speaks: Speaks = "bytes") -> None:
         self._behind = server
-        self._http = http
+        self.speaks = speaks
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._bound: socket.socket | None = None  # holds the port while nobody listens
         self._server: asyncio.Server | None = None
+        self._grpc = contextlib.ExitStack()
         self._connections: set[_Connection] = set()
         self._armed: list[Fault] = []
-        self._answers: list[_Answer] = []
+        self._answers: list[Answer] = []
         self.port = 0
         self.accepted = 0
         self.answered = 0
 
     def __enter__(self) -> Self:
         self._thread.start()
+        if self.speaks == "grpc":
+            from tests.stores.grpc_proxy import forwarding
+
+            self._behind = self._grpc.enter_context(forwarding(self._behind, self.take_answer_from))
         self._do(self._listen)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._do(self._refuse)
         self._do(self._end)
+        self._grpc.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -90,15 +109,18 @@ class Proxy:
 
     def answer(
         self,
-        status: int,
+        status: int | str,
         *,
         retry_after: int | None = None,
         times: int = 1,
         chosen: Callable[[str, str], bool] = lambda method, path: True,
     ) -> None:
-        """The next requests that are chosen, by method and path, are answered here and do not reach the server."""
-        assert self._http, "answers need Proxy(..., http=True)"
-        self._do(self._add_answers, [_Answer(status, retry_after, chosen)] * times)
+        """The next requests that are chosen, by method and path, are answered here and do not reach the server.
+
+        Of gRPC the method is always POST; of PostgreSQL it is "startup" or "statement", and there is no path.
+        """
+        assert self.speaks != "bytes", "answers need to know what is spoken"
+        self._do(self._add_answers, [Answer(status, retry_after, chosen)] * times)
 
     def refuse(self) -> None:
         """Reset all connections and refuse new ones, until `lift`."""
@@ -110,18 +132,17 @@ class Proxy:
 
     # --- in the loop's thread ---
 
-    def _do(self, work: Callable[..., Any], *args: Any) -> None:
-        async def run() -> None:
+    def _do(self, work: Callable[..., Any], *args: Any) -> Any:
+        async def run() -> Any:
             result = work(*args)
-            if asyncio.iscoroutine(result):
-                await result
+            return await result if asyncio.iscoroutine(result) else result
 
-        asyncio.run_coroutine_threadsafe(run(), self._loop).result(timeout=30)
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(timeout=30)
 
     def _arm(self, fault: Fault) -> None:
         self._armed.append(fault)
 
-    def _add_answers(self, answers: list[_Answer]) -> None:
+    def _add_answers(self, answers: list[Answer]) -> None:
         self._answers += answers
 
     def _bind(self) -> socket.socket:
@@ -166,7 +187,7 @@ class Proxy:
                 return fault
         return None
 
-    def take_answer(self, method: str, path: str) -> _Answer | None:
+    def take_answer(self, method: str, path: str) -> Answer | None:
         for answer in self._answers:
             if answer.chosen(method, path):
                 self._answers.remove(answer)
@@ -174,11 +195,16 @@ class Proxy:
                 return answer
         return None
 
+    def take_answer_from(self, path: str) -> Answer | None:
+        """By another thread than the loop's."""
+        answer: Answer | None = self._do(self.take_answer, "POST", path)
+        return answer
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         connection = _Connection(self, reader, writer)
         self._connections.add(connection)
-        connection.task = asyncio.ensure_future(connection.run(self._behind, self._http))
+        connection.task = asyncio.ensure_future(connection.run(self._behind))
         connection.task.add_done_callback(lambda task: self._ended(connection, task))
 
     def _ended(self, connection: _Connection, task: asyncio.Future[None]) -> None:
@@ -201,8 +227,9 @@ class _Connection:
         self.server: asyncio.StreamWriter | None = None
         self.taken: dict[Direction, Fault] = {}
         self.stalled = False
+        self.told = b""  # the last bytes that the client got
 
-    async def run(self, server: Server, http: bool) -> None:
+    async def run(self, server: Server) -> None:
         both: list[asyncio.Future[None]] = []
         try:
             if (fault := self.proxy.take("connect")) is not None:
@@ -211,7 +238,7 @@ class _Connection:
                 answers, self.server = await asyncio.open_unix_connection(server)
             else:
                 answers, self.server = await asyncio.open_connection("127.0.0.1", server)
-            up = self._requests(self.server) if http else self._pump(self.reader, self.server, "up")
+            up = {"http": self._requests, "postgresql": self._session}.get(self.proxy.speaks, self._up)(self.server)
             both = [asyncio.ensure_future(up), asyncio.ensure_future(self._pump(answers, self.client, "down"))]
             await asyncio.gather(*both)
         finally:
@@ -232,9 +259,14 @@ class _Connection:
                 writer.transport.abort()
         self.task.cancel()
 
+    async def _up(self, server: asyncio.StreamWriter) -> None:
+        await self._pump(self.reader, server, "up")
+
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction) -> None:
         while data := await reader.read(2**16):
             await self._pass(data, writer, direction)
+            if direction == "down":
+                self.told = (self.told + data)[-6:]
         writer.write_eof()
 
     async def _pass(self, data: bytes, writer: asyncio.StreamWriter, direction: Direction) -> None:
@@ -284,7 +316,7 @@ class _Connection:
                     await self._pass(piece, server, "up")
             if answer is not None:
                 # Nothing else is on its way down: the client waits for this.
-                self.client.write(answer.encode())
+                self.client.write(answer.as_http())
                 await self.client.drain()
         server.write_eof()
 
@@ -306,3 +338,30 @@ class _Connection:
                 raise ConnectionResetError("the client left in the middle of a request")
             left -= len(piece)
             yield piece
+
+    # --- PostgreSQL ---
+
+    async def _session(self, server: asyncio.StreamWriter) -> None:
+        """Message by message; what is answered here ends the session, as a server does that says FATAL."""
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            version = 0
+            while version != 3:  # before it says who it is, a client may ask for encryption
+                size = await self.reader.readexactly(4)
+                startup = size + await self.reader.readexactly(int.from_bytes(size) - 4)
+                version = int.from_bytes(startup[4:6])
+                if version == 3:
+                    await self._last(self.proxy.take_answer("startup", ""))
+                await self._pass(startup, server, "up")
+            while True:
+                head = await self.reader.readexactly(5)
+                # Where the server waits too (ReadyForQuery came last), and not of a session that the client ends.
+                if self.told[:5] == b"Z\0\0\0\5" and head[:1] != b"X":
+                    await self._last(self.proxy.take_answer("statement", ""))
+                await self._pass(head + await self.reader.readexactly(int.from_bytes(head[1:]) - 4), server, "up")
+        server.write_eof()
+
+    async def _last(self, answer: Answer | None) -> None:
+        if answer is not None:
+            self.client.write(answer.as_postgresql())
+            await self.client.drain()
+            raise _Cut

@@ -6,6 +6,7 @@ import contextlib
 import pickle
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -15,8 +16,10 @@ import pytest
 from nearest.contract import Hit, Page, Query, Record, Schema, Store
 from nearest.errors import ConnectionFailed, NearestError, StorageError, Throttled
 from nearest.filters import Filter
+from nearest.layers import stack_for
 from nearest.stores.memory import MemoryStore
 from tests.stores import faults
+from tests.stores.proxy import Speaks
 
 
 class _Server(ThreadingHTTPServer):
@@ -52,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
 class ToyStore(Store):
     """A client of `_Server`, without any timeout of its own."""
 
-    capabilities = MemoryStore.capabilities
+    capabilities = replace(MemoryStore.capabilities, remote=True)
 
     def __init__(self, url: str, schema: Schema) -> None:
         self.schema = schema
@@ -107,21 +110,24 @@ def server() -> Iterator[_Server]:
         thread.join()
 
 
-def run(server: _Server, client: Callable[[str, Schema], Store] = ToyStore, **settings: Any) -> faults.Report:
+def run(
+    server: _Server, client: Callable[[str, Schema], Store] = ToyStore, speaks: Speaks = "http", **settings: Any
+) -> faults.Report:
     def connect(url: str, schema: Schema | None) -> Store:
         if schema is not None:
             server.store = MemoryStore.create(schema)
         assert server.store is not None
-        return client(url, server.store.schema)
+        return stack_for(client(url, server.store.schema))
 
-    return faults.check(lambda port: f"http://127.0.0.1:{port}", server.server_address[1], connect=connect, **settings)
+    where = (server.server_address[1], speaks)
+    return faults.check(lambda port: f"http://127.0.0.1:{port}", where, connect=connect, **settings)
 
 
-@pytest.mark.parametrize("http", [True, False], ids=["http", "tcp"])
-def test_what_is_acknowledged_is_kept(server: _Server, http: bool) -> None:
-    report = run(server, http=http, seconds=0.2)
+@pytest.mark.parametrize("speaks", ["http", "bytes"])
+def test_what_is_acknowledged_is_kept(server: _Server, speaks: Speaks) -> None:
+    report = run(server, speaks=speaks, seconds=0.2)
     assert len([kind for kind, count in report.faults.items() if count]) >= 8
-    assert (report.faults["answer"] > 0) == http
+    assert (report.faults["answer http"] > 0) == (speaks == "http")
 
 
 class SaysItIsDone(ToyStore):
@@ -155,4 +161,4 @@ class ReadsNothing(ToyStore):
 @pytest.mark.parametrize("wrong", [SaysItIsDone, DeletesNothing, GivesUp, ReadsNothing])
 def test_what_is_wrong_is_seen(server: _Server, wrong: Callable[[str, Schema], Store]) -> None:
     with pytest.raises(AssertionError):
-        run(server, wrong, http=True, seconds=0.2)
+        run(server, wrong, seconds=0.2)

@@ -1,8 +1,7 @@
 """Milvus by Milvus Lite: the conformance suite on a file and over the network, and what is Milvus' own.
 
-Over the network runs all of the suite but `Searching`, `Sequences`, the largest upsert and the differential test, for
-time's sake (Milvus Lite makes every row in Python), and with the filter terms that a server of Milvus gets by default
-(`terms=array`).
+Over the network runs all of the suite but the largest upsert, for time's sake (Milvus Lite makes every row in Python),
+and with the filter terms that a server of Milvus gets by default (`terms=array`).
 """
 
 from __future__ import annotations
@@ -57,12 +56,6 @@ from nearest.stores import milvus
 from nearest.stores._milvus import EXACT_FILTERS
 from nearest.testing import StoreSuite
 from nearest.testing.base import check_ranking, plain, true_scores, vector
-from nearest.testing.filtering import Filtering
-from nearest.testing.generated import Generated
-from nearest.testing.lexical import Lexical
-from nearest.testing.lifecycle import Lifecycle
-from nearest.testing.records import Records
-from nearest.testing.scanning import Scanning
 from tests.stores.by_url import ByURL
 
 pymilvus = pytest.importorskip("pymilvus", reason="pymilvus is not installed: nearest[milvus]")
@@ -85,11 +78,10 @@ class TestMilvusFile(ByURL, StoreSuite):
         return lambda _: f"milvus:{tmp_path}/{next(numbers)}.db"
 
 
-class TestMilvusNetwork(ByURL, Records, Scanning, Lexical, Filtering, Generated, Lifecycle):
+class TestMilvusNetwork(ByURL, StoreSuite):
     module = milvus
     declared = Capabilities(LITE.features(), EXACT_FILTERS)
     test_more_records_than_one_batch_takes = None  # type: ignore[assignment]
-    test_differential = None  # type: ignore[assignment]
 
     @pytest.fixture
     def new_url(self, server: str) -> Callable[[Schema], str]:

@@ -8,11 +8,15 @@ import socket
 import socketserver
 import threading
 from collections.abc import Iterator
+from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]
+import psycopg
 import pytest
 
+from tests.stores.postgres import Postgres, postgres  # noqa: F401 -- a fixture
 from tests.stores.proxy import Fault, Proxy
 
 
@@ -237,7 +241,7 @@ def web() -> Iterator[_HTTPServer]:
 
 
 def test_answers_in_place_of_the_server(web: _HTTPServer) -> None:
-    with Proxy(web.server_address[1], http=True) as proxy:
+    with Proxy(web.server_address[1], "http") as proxy:
         client = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
         proxy.answer(429, retry_after=3, chosen=lambda method, path: method == "POST" and path == "/b")
         proxy.answer(503, times=2, chosen=lambda method, path: path == "/c")
@@ -265,3 +269,73 @@ def test_answers_in_place_of_the_server(web: _HTTPServer) -> None:
         assert fault.fired.is_set()
         client.close()
     assert len(web.seen) == 4
+
+
+# --- gRPC ---
+
+
+def test_statuses_in_place_of_a_grpc_server() -> None:
+    seen: list[tuple[bytes, str]] = []
+
+    def serve(request: bytes, context: Any) -> bytes:
+        seen.append((request, dict(context.invocation_metadata())["who"]))
+        if request == b"bad":
+            context.set_trailing_metadata((("why", "it is bad"),))
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no")
+        return request * 2
+
+    methods = dict.fromkeys(["A", "B"], grpc.unary_unary_rpc_method_handler(serve))
+    handlers = (grpc.method_handlers_generic_handler("test", methods),)
+    server = grpc.server(futures.ThreadPoolExecutor(1), handlers=handlers)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+
+    def ask(method: str, request: bytes) -> Any:
+        try:
+            return channel.unary_unary(f"/test/{method}")(request, timeout=10, metadata=[("who", "me")])
+        except grpc.RpcError as error:
+            return error.code().name, error.details(), dict(error.trailing_metadata())
+
+    any_size = [("grpc.max_receive_message_length", -1)]
+    with Proxy(port, "grpc") as proxy, grpc.insecure_channel(f"127.0.0.1:{proxy.port}", any_size) as channel:
+        big = b"x" * 3_000_000  # of which the answer is over gRPC's usual limit
+        assert ask("A", big) == big * 2
+        assert ask("A", b"bad") == ("INVALID_ARGUMENT", "no", {"why": "it is bad"})
+        seen.clear()
+        proxy.answer("RESOURCE_EXHAUSTED", chosen=lambda method, path: path == "/test/B")
+        proxy.answer("UNAVAILABLE")
+        assert ask("B", b"1")[0] == "RESOURCE_EXHAUSTED"
+        assert ask("B", b"2")[0] == "UNAVAILABLE"
+        assert (ask("B", b"3"), proxy.answered, seen) == (b"33", 2, [(b"3", "me")])
+        proxy.answer("UNAVAILABLE")
+        proxy.lift()
+        assert ask("A", b"4") == b"44"
+        fault = proxy.arm(Fault("reset", "down"))
+        assert ask("A", b"5")[0] == "UNAVAILABLE"
+        assert fault.fired.is_set()
+    server.stop(None).wait()
+
+
+# --- PostgreSQL ---
+
+
+def test_a_postgresql_server_that_restarts(postgres: Postgres) -> None:  # noqa: F811
+    with Proxy(f"{postgres.socket}/.s.PGSQL.5432", "postgresql") as proxy:
+        url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres?sslmode=prefer&connect_timeout=10"
+        with psycopg.connect(url, autocommit=True) as session:
+            session.execute("CREATE TEMP TABLE seen (n int)")
+            big = "x" * 300_000
+            assert session.execute("SELECT length(%s)", [big]).fetchone() == (300_000,)
+            session.execute("BEGIN")
+            proxy.answer("57P01", chosen=lambda method, _: method == "statement")
+            with pytest.raises(psycopg.errors.AdminShutdown, match="administrator command"):
+                session.execute("COMMIT")
+            assert session.broken
+        for state, said in (("57P03", "starting up"), ("53300", "too many clients")):
+            # A client that may encrypt asks once more, without that.
+            proxy.answer(state, chosen=lambda method, _: method == "startup", times=2)
+            with pytest.raises(psycopg.OperationalError, match=said):
+                psycopg.connect(url)
+            proxy.lift()
+        with psycopg.connect(url) as session:
+            assert session.execute("SELECT 1").fetchone() == (1,)

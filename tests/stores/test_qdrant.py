@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import ssl
@@ -54,13 +53,7 @@ from nearest.layers.residual import Residual
 from nearest.stores import qdrant
 from nearest.stores.memory import MemoryStore
 from nearest.testing import StoreSuite
-from nearest.testing.filtering import Filtering
-from nearest.testing.lexical import Lexical
-from nearest.testing.lifecycle import Lifecycle
-from nearest.testing.records import Records
-from nearest.testing.scanning import Scanning
-from nearest.testing.searching import Searching
-from tests.stores.by_url import ByURL
+from tests.stores.by_url import ByURL, real_server
 from tests.stores.qdrant_double import Double, serving, serving_grpc
 
 # Local mode, which answers here, says so.
@@ -69,7 +62,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
 ]
 
-SERVER = os.environ.get("NEAREST_TEST_QDRANT_URL")  # with COLLECTION as it stands: qdrant://localhost:6333/COLLECTION
+SERVER = real_server("qdrant")
 
 
 class _Remote(ByURL):
@@ -112,9 +105,7 @@ class TestQdrant(_Remote, StoreSuite):
         return f"qdrant://127.0.0.1:{local_mode.port}/COLLECTION"
 
 
-class TestQdrantGRPC(_Remote, Records, Scanning, Searching, Lexical, Filtering, Lifecycle):
-    """All but what is generated, which asks for nothing else of the wire."""
-
+class TestQdrantGRPC(_Remote, StoreSuite):
     @pytest.fixture
     def server(self, local_mode_grpc: Double) -> str:
         return f"qdrant://127.0.0.1:1/COLLECTION?grpc=true&grpc_port={local_mode_grpc.port}"
@@ -133,6 +124,20 @@ else:
     @pytest.mark.skip(reason="NEAREST_TEST_QDRANT_URL names no server; the suite ran on local mode alone")
     def test_the_suite_on_a_server() -> None:
         """In place of `TestQdrantServer`."""
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["localhost:6333", "http://localhost:6333/COLLECTION", "qdrant://localhost:6333", "qdrant://localhost/docs"],
+)
+def test_a_server_that_is_named_wrongly_is_no_skip(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEAREST_TEST_QDRANT_URL", wrong)
+    with pytest.raises(pytest.UsageError, match="must be written qdrant://"):
+        real_server("qdrant")
+    monkeypatch.setenv("NEAREST_TEST_QDRANT_URL", "qdrant://key@localhost:6333/COLLECTION?grpc=true")
+    assert real_server("qdrant") == "qdrant://key@localhost:6333/COLLECTION?grpc=true"
+    monkeypatch.delenv("NEAREST_TEST_QDRANT_URL")
+    assert real_server("qdrant") is None
 
 
 # --- creation --------------------------------------------------------------------------------------
@@ -395,6 +400,7 @@ _REFUSALS: list[tuple[int, dict[str, str], str, type[NearestError], str]] = [
     (400, {}, "Wrong input: no", InvalidInput, "Wrong input"),
     (422, {}, "Validation error", InvalidInput, "Validation error"),
     (500, {}, "Service internal error: shard 2 is lost", ConnectionFailed, "shard 2 is lost"),
+    (501, {}, "not implemented", UnsupportedError, "does not know this call"),
     (502, {}, "<html>bad gateway</html>", ConnectionFailed, "bad gateway"),
     (500, {}, "No space left on device", DiskFull, "free some space"),
     (507, {}, "Insufficient storage", DiskFull, "free some space"),
@@ -528,7 +534,14 @@ _CODES = [
     ("RESOURCE_EXHAUSTED", "rate limit", Throttled),
     ("NOT_FOUND", "no collection", NotACollection),
     ("INVALID_ARGUMENT", "Wrong input", InvalidInput),
+    ("UNIMPLEMENTED", "Method not found", UnsupportedError),
+    ("ALREADY_EXISTS", "collection `docs` exists", InvalidInput),
+    ("FAILED_PRECONDITION", "collection is write-locked", InvalidInput),
+    ("OUT_OF_RANGE", "an offset beyond the end", InvalidInput),
+    ("DATA_LOSS", "checksum mismatch", CollectionDamaged),
     ("INTERNAL", "No space left on device", DiskFull),
+    ("ABORTED", "consensus is lost", ConnectionFailed),
+    ("UNKNOWN", "stream ended", ConnectionFailed),
     ("INTERNAL", "shard 2 is lost", ConnectionFailed),
 ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import socket
 import subprocess
 import sys
@@ -52,11 +51,10 @@ from nearest.errors import (
 from nearest.stores import weaviate
 from nearest.stores.weaviate import WeaviateStore
 from nearest.testing import StoreSuite
-from tests.stores.by_url import ByURL
+from tests.stores.by_url import ByURL, real_server
 from tests.stores.weaviate_double import Double, serving
 
-# weaviate://[KEY@]HOST:8080/{}?grpc=50051, where {} stands for the collection's name
-SERVER = os.environ.get("NEAREST_TEST_WEAVIATE_URL")
+SERVER = real_server("weaviate")
 
 
 class _OverNetwork(ByURL, StoreSuite):
@@ -64,12 +62,12 @@ class _OverNetwork(ByURL, StoreSuite):
 
     @pytest.fixture
     def server(self) -> str:
-        """A URL with {} for the collection's name."""
+        """A URL with COLLECTION in place of its name."""
         raise NotImplementedError
 
     @pytest.fixture
     def new_url(self, server: str) -> Callable[[Schema], str]:
-        return lambda _: server.format(f"Test{uuid.uuid4().hex}")
+        return lambda _: server.replace("COLLECTION", f"Test{uuid.uuid4().hex}")
 
     @pytest.fixture
     def urls(self) -> Iterator[dict[int, str]]:
@@ -91,7 +89,7 @@ def shared() -> Iterator[Double]:
 class TestWeaviate(_OverNetwork):
     @pytest.fixture
     def server(self, shared: Double) -> str:
-        return f"weaviate://127.0.0.1:{shared.port}/{{}}?grpc={shared.grpc_port}"
+        return f"weaviate://127.0.0.1:{shared.port}/COLLECTION?grpc={shared.grpc_port}"
 
 
 if SERVER is not None:

@@ -104,6 +104,8 @@ _REQUEST_BYTES = 16 * 2**20  # half of what a server takes in one request unless
 _BYTES_A_NUMBER = 21  # of a float32 as JSON
 _DEEPEST_GRPC = 20  # levels of a payload; gRPC messages nest at most 100 deep, and a level takes up to four
 _POLL = 0.2  # seconds between questions whether an index is built
+# gRPC refuses calls between two attempts to reach the server, of which it makes few: after 1 s, and up to every 2 min.
+_RECONNECT = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 2_000}
 
 
 class QdrantStore(Dialect):
@@ -442,6 +444,7 @@ def connect(url: StoreURL, schema: Schema | None) -> QdrantStore:
         https=tls,
         api_key=address.key,
         prefer_grpc=grpc,
+        grpc_options=dict(_RECONNECT),
         check_compatibility=False,  # by a thread of its own that warns; `open` checks the version
         **connection,
     )
@@ -741,6 +744,8 @@ def _of_status(status: int, said: str, wait: str | None, place: str) -> NearestE
             return _too_large(place, said)
         case 400 if "larger than" in said or "too large" in said:
             return _too_large(place, said)
+        case 501:
+            return _unknown(place, said)
         case 507:
             return _full(place, said)
         case 500 if "No space left" in said:
@@ -767,10 +772,14 @@ def _of_grpc(error: Any, place: str) -> NearestError:
             return _throttled(place, said, None)
         case Code.NOT_FOUND:
             return NotACollection(f"{place}: not found ({said}); it was deleted")
-        case Code.INVALID_ARGUMENT:
+        case Code.UNIMPLEMENTED:
+            return _unknown(place, said)
+        case Code.DATA_LOSS:
+            return CollectionDamaged(f"{place}: the server has lost data ({said}); restore it from a backup")
+        case _ if "No space left" in said:
+            return _full(place, said)
+        case Code.INVALID_ARGUMENT | Code.OUT_OF_RANGE | Code.ALREADY_EXISTS | Code.FAILED_PRECONDITION:
             return InvalidInput(f"{place}: the server refused ({said})")
-    if "No space left" in said:
-        return _full(place, said)
     return ConnectionFailed(f"{place}: the server failed ({error.code().name}: {said}); try again, or see its log")
 
 
@@ -810,6 +819,10 @@ def _denied(place: str, said: str) -> AccessDenied:
     return AccessDenied(
         f"{place}: access was denied ({said}); check the API key in the URL (KEY@HOST) or in NEAREST_QDRANT_API_KEY"
     )
+
+
+def _unknown(place: str, said: str) -> UnsupportedError:
+    return UnsupportedError(f"{place}: the server does not know this call ({said}); is it Qdrant, and new enough?")
 
 
 def _full(place: str, said: str) -> DiskFull:
