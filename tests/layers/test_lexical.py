@@ -65,7 +65,7 @@ def test_schemas(inner: Counting, companion: MemoryStore) -> None:
     layer = Lexical(inner, companion)
     assert layer.schema == SCHEMA
     assert "text" in layer.capabilities
-    assert layer.stats() == {"lexical": {}}
+    assert layer.stats() == {**inner.stats(), "lexical": companion.stats()}
     for wrong in ((companion, companion), (inner, inner)):
         with pytest.raises(InvalidInput, match="text field"):
             Lexical(*wrong)
