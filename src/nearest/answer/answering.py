@@ -23,8 +23,10 @@ Part = Sources | str | Sentence | Answer
 """What a stream gives: the sources; pieces of text as they come; each sentence once it is checked; the answer."""
 Steps = abc.Generator[Part, None, Answer]
 _ABSENT = re.compile(rf"\W*{prompt.ABSENT}\W*", re.IGNORECASE)
-_MARKS = re.compile(r"\s+(?:\[\d{1,4}\]|【\d{1,4}】)+(?=[\s.,;:!?)]|$)")  # of footnotes, not of code such as a[0]
-_OPEN_MARK = re.compile(r"\s*(?:\[[\d,;\s]*|【[^】\n]*)$")  # a citation that is still being written
+_MARKS = re.compile(
+    r"(?<!\s)\s+(?:\[\d{1,4}\]|【\d{1,4}】)+(?=[\s.,;:!?)]|$)"
+)  # of footnotes, not of code such as a[0]
+_OPEN_MARK = re.compile(r"(?<!\s)\s*(?:\[[\d,;\s]*|【[^【】\n]*)$")  # a citation that is still being written
 
 
 class Search(Protocol):
