@@ -32,6 +32,7 @@ from nearest.contract import (
     Record,
     Reranker,
     Schema,
+    Spent,
     Store,
     Usage,
     VectorSpec,
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from nearest.contract import Generator
     from nearest.demo import Demo
     from nearest.evaluate import Evaluation, Stage
+    from nearest.evaluate.known import Made
     from nearest.evaluate.similarity import Similarities as Similarities
     from nearest.layers.metrics import Meter
     from nearest.ledger import Ledger
@@ -309,7 +311,7 @@ def evaluate(
     the condition holds for all searches and answers, and with weights or with a reranker the default search is measured
     once more, as `weighted` and as `reranked`, and compared with itself without.
     against: a TREC run file to compare with. runs: a folder for TREC run files, one a mode. answers: measure
-    `Collection.ask` too, with a generator or without.
+    `Collection.ask` too, with the reranker if there is one, with a generator or without.
     location: where its collection is kept, so that a second run indexes nothing; by default it is
     temporary. A collection that was not made by this function is measured as it is, and nothing is written to it.
     chunker: `whole` where the collection is made. Texts over the model's limit are pooled, and counted. Raises
@@ -363,7 +365,10 @@ def evaluate(
             evaluate.compare_with(measured, Path(against).name, theirs)
         if answers:
             measured.answers, measured.intervals["answers"] = evaluate.ask(
-                dataset.queries, dataset.qrels, lambda text: kb.ask(text, where=where, generator=model), progress
+                dataset.queries,
+                dataset.qrels,
+                lambda text: kb.ask(text, where=where, rerank=judge, generator=model),
+                progress,
             )
         return measured
 
@@ -376,12 +381,12 @@ def make_test_set(
     seed: int = 0,
     generator: str | Generator | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
-) -> int:
+) -> Made:
     """Known-item queries about a collection's documents, in BEIR's layout; see `nearest.evaluate.known`.
 
     generator: writes a question about each document drawn, a request each; without one, queries are words drawn from
-    the documents. Returns how many queries there are. Raises InvalidInput for a folder that is not empty, and what the
-    generator raises; nothing is written then.
+    the documents. Returns how many queries there are, and what they cost. Raises InvalidInput for a folder that is not
+    empty, and what the generator raises; nothing is written then.
     """
     from nearest.evaluate import known
     from nearest.untrusted import harmless
@@ -390,8 +395,19 @@ def make_test_set(
     with open(location, create=False) as kb:
         ids = sorted({record.document_id or "" for record in kb.scan()})
         documents = [document for document in map(kb.get, ids) if document is not None]
-    ask = None if model is None else lambda text: known.question(model, harmless(text))
-    return known.make(documents, folder, count=count, seed=seed, ask=ask, progress=progress)
+    spent = Spent()
+
+    def ask(text: str) -> str:
+        nonlocal spent
+        assert model is not None
+        asked, used = known.question(model, harmless(text))
+        spent += used
+        return asked
+
+    queries = known.make(
+        documents, folder, count=count, seed=seed, ask=None if model is None else ask, progress=progress
+    )
+    return known.Made(queries, spent)
 
 
 def compare_models(

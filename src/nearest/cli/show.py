@@ -22,7 +22,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from nearest.app import Similarities
-    from nearest.contract import Chunk, Document, Failure, Hit, Usage
+    from nearest.contract import Chunk, Document, Failure, Hit, Spent, Usage
 
 _SHOWN_FAILURES = 20
 _COLOURS = ("cyan", "yellow")  # of chunks, in turn
@@ -390,16 +390,18 @@ def answer(parts: Iterable[Any], json_wanted: bool) -> Any:
     last: Any = None
     out = _out()
     streamed = False
-    for part in parts:
-        last = part
-        if isinstance(part, str) and not json_wanted:
-            print(_clean_piece(part), end="", flush=True)
-            streamed = True
+    try:
+        for part in parts:
+            last = part
+            if isinstance(part, str) and not json_wanted:
+                streamed = True
+                print(_clean_piece(part), end="", flush=True)
+    finally:  # what is said next, why it stopped as well, has a line of its own
+        if streamed:
+            print()
     if json_wanted:
         as_json(last.to_json())
         return last
-    if streamed:
-        print()
     if last.standalone != last.question:
         out.print(Text(f"understood as: {_clean(last.standalone)}", "dim"))
     unsupported = [sentence for sentence in last.sentences if not sentence.supported]
@@ -567,11 +569,15 @@ class _Evaluation(Protocol):
     def to_json(self) -> dict[str, Any]: ...
 
 
-def made(folder: str, queries: int, json_wanted: bool) -> None:
+def made(folder: str, queries: int, spent: Spent, json_wanted: bool) -> None:
     if json_wanted:
-        as_json({"folder": folder, "queries": queries})
+        as_json({"folder": folder, "queries": queries, "requests": spent.requests, "dollars": spent.dollars})
         return
-    _out().print(f"{_plural(queries, 'query', 'queries')} in {_clean(folder)}; measure with: nearest eval {folder}")
+    out = _out()
+    out.print(f"{_plural(queries, 'query', 'queries')} in {_clean(folder)}; measure with: nearest eval {folder}")
+    if spent.requests:
+        cost = "price unknown" if spent.dollars is None else f"${spent.dollars:.4f}"
+        out.print(f"{_plural(spent.requests, 'request')} to the generator, {cost}")
 
 
 def evaluation(evaluation: _Evaluation, json_wanted: bool, per_query: bool = False) -> None:
@@ -612,8 +618,11 @@ def evaluation(evaluation: _Evaluation, json_wanted: bool, per_query: bool = Fal
             told.add_row(label, f"{evaluation.answers[name]:.4f}", f"{low:.2f}-{high:.2f}", meaning)
         out.print(f"Answers to {queries}, with 95% confidence intervals:")
         wide.print(told)
-        if evaluation.answers.get("dollars"):
-            out.print(f"The generator cost {evaluation.answers['dollars']:.4f} dollars in all.")
+        if over := int(evaluation.answers["over_budget"]):
+            out.print(f"{_plural(over, 'question')} not answered: no passage fits the budget of tokens.")
+        cost = evaluation.answers.get("dollars")
+        if cost != 0:
+            out.print("What they cost is not known." if cost is None else f"They cost {cost:.4f} dollars in all.")
     if per_query:
         table = Table(title=None, box=None, pad_edge=False)
         for column in ("query", "mode"):

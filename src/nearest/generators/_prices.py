@@ -23,7 +23,6 @@ PRICES: Mapping[str, Price] = {
     "openai:gpt-4.1": Price(2.00, 8.00, "2026-04"),
     "openai:gpt-4.1-mini": Price(0.40, 1.60, "2026-04"),
     "anthropic:claude-haiku-4-5": Price(1.00, 5.00, "2026-07"),
-    "anthropic:claude-sonnet-4-5": Price(3.00, 15.00, "2026-07"),
     "gemini:gemini-2.5-flash": Price(0.30, 2.50, "2026-07"),
 }
 
