@@ -60,7 +60,6 @@ from nearest.search import (
     Expand,
     Group,
     Highlight,
-    Hits,
     Mode,
     Refinement,
     ResultCache,
@@ -68,6 +67,7 @@ from nearest.search import (
     connect_cache,
     highlight,
 )
+from nearest.search import Hits as Hits
 
 if TYPE_CHECKING:
     from nearest.answer import Answer, Answerer, Conversation
@@ -1043,7 +1043,7 @@ class Collection:
 
         Exact: each such document is read, its text included. Dots reach into objects; of a list each different
         element counts once; null, missing values and objects do not count. Ties by value. Raises InvalidQuery for a
-        field that no document has, and that was not declared.
+        field of which no document has a value, and that was not declared.
         """
         if not isinstance(field, str) or not field or not all(field.split(".")):
             raise InvalidQuery(f"a field is a name, or names joined by dots, got {field!r}")
@@ -1063,14 +1063,15 @@ class Collection:
             and self.ledger.count()
             and not self.count({field: {"$exists": True}})
         ):
-            raise InvalidQuery(f"no document has a metadata field {field!r}{self._similar(field)}")
+            raise InvalidQuery(f"no document has a value of a metadata field {field!r}{self._similar(field)}")
         ranked = sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0][1]), pair[0][0]))
         return [(value, count) for (_, value), count in ranked[:k]]
 
     def _similar(self, field: str) -> str:
         """What a misspelled field may have meant, by those of one document and those declared."""
         some = next(iter(self.store.scan_all(where=self._first(None))), None)
-        names = sorted({*self._fields, *(some.metadata if some is not None else ())})
+        known = {} if some is None else some.metadata
+        names = sorted({*self._fields, *(name for name, value in known.items() if value not in (None, [], ()))})
         return f"; there is {', '.join(names[:20])}" if names else ""
 
     def highlight(self, query: str, text: str, *, sentences: int = 2) -> Highlight:

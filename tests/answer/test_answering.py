@@ -122,12 +122,32 @@ def test_support(answering: Answering, reply: str, supported: bool) -> None:
 
 
 def test_a_model_that_finds_nothing_says_so(answering: Answering) -> None:
-    for reply in ("NOT IN THE SOURCES", "Not in the sources.", " **NOT IN THE SOURCES** "):
+    for reply in (
+        "NOT IN THE SOURCES",
+        "Not in the sources.",
+        " **NOT IN THE SOURCES** ",
+        "NOT IN THE SOURCES. [1][2]",
+    ):
         parts = list(answering(HITS, reply).stream(QUESTION, Asked()))
         answer = parts[-1]
         assert isinstance(answer, Answer)
         assert (answer.found, answer.text, answer.notice) == (False, NOT_FOUND, None)
         assert answer.spent.requests == 1
+
+
+def test_a_reranker_that_did_not_judge_is_told_beside_what_else_went_wrong() -> None:
+    def search(query: str, **_: Any) -> Hits:
+        return Hits(HITS, skipped="judge did not answer within 1 s")
+
+    def notice(generator: Scripted | None) -> str | None:
+        return Answerer(search, WordsEmbedder, terms, generator).answer(QUESTION, Asked()).notice
+
+    assert notice(None) == "not reranked: judge did not answer within 1 s"
+    told = notice(Scripted(ConnectionFailed("away")))
+    assert told is not None
+    assert told.startswith(
+        "not reranked: judge did not answer within 1 s; test:scripted failed (ConnectionFailed: away)"
+    )
 
 
 def test_headings_and_marks_of_the_sources_own_are_not_quoted(answering: Answering) -> None:
@@ -169,7 +189,7 @@ def test_a_provider_that_fails_costs_the_generated_text_alone(answering: Answeri
     assert answer.generator == "extractive"
     assert len(answer.sources) == 2
     assert answer.sentences[0].text == "The signing keys rotate every 30 days."
-    assert answer.spent.dollars is None
+    assert answer.spent == Spent(1)  # nobody bills for that
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KeyError("x"), ConnectionFailed("gone")])
@@ -229,6 +249,7 @@ def test_an_answer_tells_what_all_its_models_cost(answering: Answering) -> None:
     assert quoted.embedding.dollars == pytest.approx(words * 2 / 1e6)
     assert quoted.reranking == Spent(1, 50, 5, 0.25)
     assert quoted.dollars == pytest.approx(words * 2 / 1e6 + 0.25)
+    assert quoted.notice is None
     told = quoted.to_json()["usage"]
     assert told["embedder"]["input_tokens"] == words
     assert told["reranker"] == {"requests": 1, "input_tokens": 50, "output_tokens": 5, "dollars": 0.25}

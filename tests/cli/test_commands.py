@@ -492,7 +492,7 @@ def test_search_shows_the_sentences_that_speak_of_the_query(run: Run, tmp_path: 
 def test_search_refuses_a_facet_that_nothing_has(run: Run) -> None:
     ran = run("search", "red", "--facet", "yaer", "--json")
     assert ran.code == 2
-    assert "no document has a metadata field 'yaer'" in ran.data["error"]["message"]
+    assert "no document has a value of a metadata field 'yaer'" in ran.data["error"]["message"]
 
 
 @pytest.mark.usefixtures("filled")

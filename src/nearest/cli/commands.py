@@ -131,7 +131,7 @@ def add(
     private: Annotated[bool, typer.Option("--private", help="Allow web pages on private addresses.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Read a query's rows from the start.")] = False,
     budget: Annotated[
-        float | None, typer.Option(metavar="DOLLARS", help="Dollars, no more, for embedding; it stops before.")
+        float | None, typer.Option(metavar="DOLLARS", help="Most dollars of embedding; it stops before it costs more.")
     ] = None,
     skip_duplicates: Annotated[
         float | None, typer.Option(metavar="X", help="Leave out passages that resemble others so much (0.9, say).")
@@ -259,14 +259,13 @@ def search(
             group_by="document" if group else None,
             diversity=diversity,
             after=after,
-            explain=explain or rerank is not None,
+            explain=explain,
         )
         facets = {field: opened.facets(field, where=condition) for field in facet or ()}
         marks = {hit.id: opened.highlight(query, hit.text) for hit in hits} if highlight and query else {}
         kept = opened.cache.stats().to_json() if opened.cache is not None else None
     show.hits(
-        query, hits, as_json, facts=hits.explain or {}, facets=facets, explain=explain, marks=marks, cache=kept,
-        paged=after is not None, after=hits.after,
+        query, hits, as_json, facets=facets, marks=marks, cache=kept, paged=after is not None,
     )  # fmt: skip
 
 
@@ -287,8 +286,10 @@ def ask(
         str | None,
         typer.Option("--generator", "-g", metavar="PROVIDER:MODEL", help="Writes the answer; otherwise it is quoted."),
     ] = None,
-    budget: Annotated[int, typer.Option(metavar="TOKENS", help="Tokens, no more, of all passages together.")] = 3000,
-    max_tokens: Annotated[int, typer.Option(metavar="TOKENS", help="Tokens, no more, that a model writes.")] = 800,
+    budget: Annotated[int, typer.Option(metavar="TOKENS", help="Most tokens of all passages together.")] = 3000,
+    max_tokens: Annotated[
+        int, typer.Option(metavar="TOKENS", help="Most tokens of an answer that a model writes.")
+    ] = 800,
     conversation: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Understand the question by those kept there, and keep it there too."),

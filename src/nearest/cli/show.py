@@ -13,7 +13,6 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from nearest.app import Similarities
+    from nearest.app import Hits, Similarities
     from nearest.contract import Chunk, Document, Failure, Hit, Spent, Usage
 
 _SHOWN_FAILURES = 20
@@ -332,54 +331,47 @@ def _failures(out: Console, failed: Sequence[Failure], again: bool = True) -> No
 
 def hits(
     query: str | None,
-    hits: Sequence[Hit],
+    hits: Hits,
     json_wanted: bool,
     *,
-    facts: Mapping[str, Any],
     facets: Mapping[str, Sequence[tuple[Any, int]]],
-    explain: bool,
     marks: Mapping[str, _Highlight],
     cache: Mapping[str, float] | None,
     paged: bool,
-    after: str | None,
 ) -> None:
-    """facts: of the search. explain: whether to show them; a reranking that was left out is told in any case.
-
-    marks: where a hit speaks of the query, by its id. cache: its counts. after: the next page's cursor, where paged.
-    """
-    if skipped := facts.get("rerank", {}).get("skipped"):
-        note(f"not reranked: {skipped}")
-    shown = hits if explain else [replace(hit, explain=None) for hit in hits]
+    """marks: where a hit speaks of the query, by its id. cache: its counts. paged: whether pages were asked for."""
+    if hits.skipped is not None:
+        note(f"not reranked: {hits.skipped}")
     if json_wanted:
-        told: dict[str, Any] = {"query": query, "hits": [_hit_json(hit) for hit in shown]}
+        told: dict[str, Any] = {"query": query, "hits": [_hit_json(hit) for hit in hits]}
         for hit in told["hits"] if marks else ():
             hit["highlight"] = {"terms": marks[hit["id"]].terms, "sentences": marks[hit["id"]].sentences}
         if paged:
-            told["after"] = after
+            told["after"] = hits.after
         if cache is not None:
             told["cache"] = dict(cache)
         if facets:
             told["facets"] = {
                 field: [{"value": value, "count": count} for value, count in found] for field, found in facets.items()
             }
-        if explain:
-            told["explain"] = dict(facts)
-        if skipped:
-            told["not_reranked"] = skipped
+        if hits.explain is not None:
+            told["explain"] = dict(hits.explain)
+        if hits.skipped is not None:
+            told["not_reranked"] = hits.skipped
         as_json(told)
         return
     out = _out()
     if not hits:
         out.print("no hits")
-    for rank, hit in enumerate(shown, 1):
+    for rank, hit in enumerate(hits, 1):
         _hit(out, rank, hit, marks.get(hit.id))
-    if after is not None:
-        out.print(f"next page: --after {after}")
+    if hits.after is not None:
+        out.print(f"next page: --after {hits.after}")
     for field, found in facets.items():
         line = ", ".join(f"{_clean(str(value))} ({count:,})" for value, count in found) or "no values"
         out.print(Text(f"{_clean(field)}: ", "bold") + Text(line))
-    if explain:
-        out.print(Text(_told(facts), "cyan"))
+    if hits.explain is not None:
+        out.print(Text(_told(hits.explain), "cyan"))
     if cache is not None:
         found_there = cache["exact"] + cache["semantic"]
         out.print(Text(f"cache: {'hit' if found_there else 'miss'}, hit rate {cache['hit_rate']:.2f}", "dim"))
