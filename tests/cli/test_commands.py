@@ -952,6 +952,14 @@ def test_ask_goes_on_with_a_conversation(run: Run, tmp_path: Path, monkeypatch: 
         assert "--conversation talk.json: the file holds no conversation" in refused.err
         assert (tmp_path / "talk.json").read_text() == other
     assert "no folder" in run("ask", "Why?", "-c", "kb", "--conversation", "nowhere/talk.json").err
+    (tmp_path / "talk.json").unlink()
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert "No space left" in run("ask", "Do keys rotate?", *talk).err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kb"]
 
 
 def test_a_conversation_of_two_commands_at_once_loses_no_turn(

@@ -338,7 +338,7 @@ def test_facets_count_documents_by_value(kb: Collection) -> None:
         assert new.facets("kind") == []  # declared
         assert new.facets("year", where={"year": 2021}) == []
         for field in ("null", "none"):
-            with pytest.raises(errors.InvalidQuery, match="there is kind, year$"):
+            with pytest.raises(errors.InvalidQuery, match=r"there is kind, year$"):
                 new.facets(field)
     for wrong in ({"field": ""}, {"field": "a..b"}, {"field": 3}, {"field": "a", "k": 0}):
         with pytest.raises(errors.InvalidQuery):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -580,6 +580,8 @@ def _keep_turn(path: Path, turn: Sequence[str]) -> None:
         part.write_text(json.dumps(told, ensure_ascii=False, indent=2) + "\n", "utf-8")
         part.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise InvalidInput(f"--conversation {path}: {error.strerror}") from None
 
 
