@@ -1,4 +1,4 @@
-"""List prices of some models, as they were known in the month that is told with each.
+"""List prices of some models, as published pages told them in the month that stands with each.
 
 Lists change, and nothing here learns of it: `input_price` and `output_price` say otherwise. A model that is not here
 has no price, nor has any model at another address (`base_url`). What providers take off, for prompts they remember
