@@ -20,9 +20,9 @@ class Price(NamedTuple):
 
 
 PRICES: Mapping[str, Price] = {
-    "openai:gpt-4.1": Price(2.00, 8.00, "2026-04"),
+    "openai:gpt-4.1": Price(2.00, 8.00, "2026-03"),
     "openai:gpt-4.1-mini": Price(0.40, 1.60, "2026-04"),
-    "anthropic:claude-haiku-4-5": Price(1.00, 5.00, "2026-07"),
+    "anthropic:claude-haiku-4-5": Price(1.00, 5.00, "2026-10"),
     "gemini:gemini-2.5-flash": Price(0.30, 2.50, "2026-07"),
 }
 
