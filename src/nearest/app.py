@@ -32,6 +32,7 @@ from nearest.contract import (
     Record,
     Reranker,
     Schema,
+    Spent,
     Store,
     Usage,
     VectorSpec,
@@ -59,7 +60,6 @@ from nearest.search import (
     Expand,
     Group,
     Highlight,
-    Hits,
     Mode,
     Refinement,
     ResultCache,
@@ -67,6 +67,7 @@ from nearest.search import (
     connect_cache,
     highlight,
 )
+from nearest.search import Hits as Hits
 
 if TYPE_CHECKING:
     from nearest.answer import Answer, Answerer, Conversation
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from nearest.contract import Generator
     from nearest.demo import Demo
     from nearest.evaluate import Evaluation, Stage
+    from nearest.evaluate.known import Made
     from nearest.evaluate.similarity import Similarities as Similarities
     from nearest.layers.metrics import Meter
     from nearest.ledger import Ledger
@@ -309,7 +311,7 @@ def evaluate(
     the condition holds for all searches and answers, and with weights or with a reranker the default search is measured
     once more, as `weighted` and as `reranked`, and compared with itself without.
     against: a TREC run file to compare with. runs: a folder for TREC run files, one a mode. answers: measure
-    `Collection.ask` too, with a generator or without.
+    `Collection.ask` too, with the reranker if there is one, with a generator or without.
     location: where its collection is kept, so that a second run indexes nothing; by default it is
     temporary. A collection that was not made by this function is measured as it is, and nothing is written to it.
     chunker: `whole` where the collection is made. Texts over the model's limit are pooled, and counted. Raises
@@ -363,7 +365,10 @@ def evaluate(
             evaluate.compare_with(measured, Path(against).name, theirs)
         if answers:
             measured.answers, measured.intervals["answers"] = evaluate.ask(
-                dataset.queries, dataset.qrels, lambda text: kb.ask(text, where=where, generator=model), progress
+                dataset.queries,
+                dataset.qrels,
+                lambda text: kb.ask(text, where=where, rerank=judge, generator=model),
+                progress,
             )
         return measured
 
@@ -376,12 +381,12 @@ def make_test_set(
     seed: int = 0,
     generator: str | Generator | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
-) -> int:
+) -> Made:
     """Known-item queries about a collection's documents, in BEIR's layout; see `nearest.evaluate.known`.
 
     generator: writes a question about each document drawn, a request each; without one, queries are words drawn from
-    the documents. Returns how many queries there are. Raises InvalidInput for a folder that is not empty, and what the
-    generator raises; nothing is written then.
+    the documents. Returns how many queries there are, and what they cost. Raises InvalidInput for a folder that is not
+    empty, and what the generator raises; nothing is written then.
     """
     from nearest.evaluate import known
     from nearest.untrusted import harmless
@@ -390,8 +395,19 @@ def make_test_set(
     with open(location, create=False) as kb:
         ids = sorted({record.document_id or "" for record in kb.scan()})
         documents = [document for document in map(kb.get, ids) if document is not None]
-    ask = None if model is None else lambda text: known.question(model, harmless(text))
-    return known.make(documents, folder, count=count, seed=seed, ask=ask, progress=progress)
+    spent = Spent()
+
+    def ask(text: str) -> str:
+        nonlocal spent
+        assert model is not None
+        asked, used = known.question(model, harmless(text))
+        spent += used
+        return asked
+
+    queries = known.make(
+        documents, folder, count=count, seed=seed, ask=None if model is None else ask, progress=progress
+    )
+    return known.Made(queries, spent)
 
 
 def compare_models(
@@ -1027,7 +1043,7 @@ class Collection:
 
         Exact: each such document is read, its text included. Dots reach into objects; of a list each different
         element counts once; null, missing values and objects do not count. Ties by value. Raises InvalidQuery for a
-        field that no document has, and that was not declared.
+        field of which no document has a value, and that was not declared.
         """
         if not isinstance(field, str) or not field or not all(field.split(".")):
             raise InvalidQuery(f"a field is a name, or names joined by dots, got {field!r}")
@@ -1047,14 +1063,15 @@ class Collection:
             and self.ledger.count()
             and not self.count({field: {"$exists": True}})
         ):
-            raise InvalidQuery(f"no document has a metadata field {field!r}{self._similar(field)}")
+            raise InvalidQuery(f"no document has a value of a metadata field {field!r}{self._similar(field)}")
         ranked = sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0][1]), pair[0][0]))
         return [(value, count) for (_, value), count in ranked[:k]]
 
     def _similar(self, field: str) -> str:
         """What a misspelled field may have meant, by those of one document and those declared."""
         some = next(iter(self.store.scan_all(where=self._first(None))), None)
-        names = sorted({*self._fields, *(some.metadata if some is not None else ())})
+        known = {} if some is None else some.metadata
+        names = sorted({*self._fields, *(name for name, value in known.items() if value not in (None, [], ()))})
         return f"; there is {', '.join(names[:20])}" if names else ""
 
     def highlight(self, query: str, text: str, *, sentences: int = 2) -> Highlight:

@@ -66,9 +66,14 @@ def prices(input_price: float | None, output_price: float | None) -> tuple[float
     if input_price is None or output_price is None:
         raise InvalidInput("give input_price and output_price together (dollars a million tokens)")
     for price in (input_price, output_price):
-        if not isinstance(price, int | float) or isinstance(price, bool) or not 0 <= price < math.inf:
-            raise InvalidInput(f"a price is in dollars a million tokens, from 0, got {price!r}")
+        check_price(price, "a million tokens")
     return input_price, output_price
+
+
+def check_price(price: float, of: str) -> None:
+    """Raises InvalidInput unless it is a number of dollars. of: what it is the price of, for the message."""
+    if not isinstance(price, int | float) or isinstance(price, bool) or not 0 <= price < math.inf:
+        raise InvalidInput(f"a price is in dollars {of}, from 0, got {price!r}")
 
 
 def cost(tokens: tuple[int, int], price: tuple[float, float] | None) -> float | None:

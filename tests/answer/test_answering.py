@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 
 from nearest.answer import NOT_FOUND, Answer, Answerer, Asked, Sentence, Sources, confidence, support
+from nearest.answer import answering as answering_module
 from nearest.answer.confidence import Logistic
 from nearest.contract import Reranker, Spent, Usage
 from nearest.errors import AccessDenied, ConnectionFailed, InvalidQuery
@@ -120,12 +122,32 @@ def test_support(answering: Answering, reply: str, supported: bool) -> None:
 
 
 def test_a_model_that_finds_nothing_says_so(answering: Answering) -> None:
-    for reply in ("NOT IN THE SOURCES", "Not in the sources.", " **NOT IN THE SOURCES** "):
+    for reply in (
+        "NOT IN THE SOURCES",
+        "Not in the sources.",
+        " **NOT IN THE SOURCES** ",
+        "NOT IN THE SOURCES. [1][2]",
+    ):
         parts = list(answering(HITS, reply).stream(QUESTION, Asked()))
         answer = parts[-1]
         assert isinstance(answer, Answer)
         assert (answer.found, answer.text, answer.notice) == (False, NOT_FOUND, None)
         assert answer.spent.requests == 1
+
+
+def test_a_reranker_that_did_not_judge_is_told_beside_what_else_went_wrong() -> None:
+    def search(query: str, **_: Any) -> Hits:
+        return Hits(HITS, skipped="judge did not answer within 1 s")
+
+    def notice(generator: Scripted | None) -> str | None:
+        return Answerer(search, WordsEmbedder, terms, generator).answer(QUESTION, Asked()).notice
+
+    assert notice(None) == "not reranked: judge did not answer within 1 s"
+    told = notice(Scripted(ConnectionFailed("away")))
+    assert told is not None
+    assert told.startswith(
+        "not reranked: judge did not answer within 1 s; test:scripted failed (ConnectionFailed: away)"
+    )
 
 
 def test_headings_and_marks_of_the_sources_own_are_not_quoted(answering: Answering) -> None:
@@ -167,7 +189,7 @@ def test_a_provider_that_fails_costs_the_generated_text_alone(answering: Answeri
     assert answer.generator == "extractive"
     assert len(answer.sources) == 2
     assert answer.sentences[0].text == "The signing keys rotate every 30 days."
-    assert answer.spent.dollars is None
+    assert answer.spent == Spent(1)  # nobody bills for that
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KeyError("x"), ConnectionFailed("gone")])
@@ -227,6 +249,7 @@ def test_an_answer_tells_what_all_its_models_cost(answering: Answering) -> None:
     assert quoted.embedding.dollars == pytest.approx(words * 2 / 1e6)
     assert quoted.reranking == Spent(1, 50, 5, 0.25)
     assert quoted.dollars == pytest.approx(words * 2 / 1e6 + 0.25)
+    assert quoted.notice is None
     told = quoted.to_json()["usage"]
     assert told["embedder"]["input_tokens"] == words
     assert told["reranker"] == {"requests": 1, "input_tokens": 50, "output_tokens": 5, "dollars": 0.25}
@@ -299,6 +322,7 @@ def test_citations_are_read(raw: str, sentences: list[tuple[str, list[int]]]) ->
     [
         ("The drug lowers blood pressure.", "The drug does not lower blood pressure."),
         ("The cache is shared between tenants.", "The cache isn't shared between tenants."),
+        ("The vault is open at night.", "The vault isn’t open at night."),
         ("Smoking has an effect on the heart.", "Smoking has no effect on the heart."),
         ("Old keys expire after a week.", "Old keys never expire after a week."),
         ("Users can change the limit.", "Users cannot change the limit."),
@@ -331,11 +355,82 @@ def test_what_negates_its_source_is_not_supported_by_it(source: str, claim: str)
         ("Backups are not automatically made at night.", "Backups are made at night."),
         ("Some were treated, whereas others were never treated.", "Some were treated."),
         ("No association of weight and age was found.", "Weight is positively associated with strokes."),
+        ("Does the drug lower blood pressure?", "The drug does not lower blood pressure."),
         ("O vírus foi isolado em Lisboa.", "O vírus foi isolado no isolado de Lisboa."),  # "no" is "in the" there
     ],
 )
 def test_what_may_agree_is_not_held_to_contradict(source: str, claim: str) -> None:
     assert not support.contradicts(claim, source, Analyzer("english").terms)
+
+
+UNCLEAR = (
+    "fails,lacks,absent,refuses,deny,denies,denied,prevents,avoids,prohibits,forbids,rejects,excludes,rule out,"
+    "rules out,ruled out,free of,free from,instead,rather,only,except,unless,until,few,little,hardly,barely,scarcely,"
+    "rarely,seldom,none,nothing,nowhere,nobody,neither,false,wrong,impossible,nonsense,unlikely,ineffective,inactive,incapable,"
+    "insufficient,incorrect,invalid,inaccurate,disabled,disagrees,discontinued,disallowed,disproved,useless,"
+    "if,whether,may,might,could,would"
+)
+
+
+@pytest.mark.parametrize("said", UNCLEAR.split(","))
+def test_a_sentence_that_may_negate_in_another_way_is_not_judged(said: str) -> None:
+    analyzed = Analyzer("english").terms
+    assert not support.contradicts(
+        "The drug does not lower pressure.", f"It is {said} the drug lowers pressure", analyzed
+    )
+
+
+@pytest.mark.parametrize("said", ["just", "all", "each", "very", "so", "more"])
+def test_what_is_negated_in_part_is_not_judged(said: str) -> None:
+    analyzed = Analyzer("english").terms
+    assert not support.contradicts("The pumps are heated.", f"The pumps are not {said} heated.", analyzed)
+    assert support.contradicts("The pumps are heated.", "The pumps are not heated.", analyzed)
+
+
+@pytest.mark.parametrize("sign", ".,;:()–—")
+def test_what_is_negated_stands_in_the_same_clause(sign: str) -> None:
+    analyzed = Analyzer("english").terms
+    assert not support.contradicts("The keys are rotated.", f"The answer is no{sign} keys are rotated.", analyzed)
+
+
+@pytest.mark.parametrize("said", ["underground", "united", "universally", "unionised", "unique"])
+def test_words_that_only_look_negated_hide_no_contradiction(said: str) -> None:
+    analyzed = Analyzer("english").terms
+    assert support.contradicts(f"The pumps are {said} and not heated.", f"The pumps are {said} and heated.", analyzed)
+
+
+@pytest.mark.parametrize("word", "the of is are was were it and with by to from after".split())  # noqa: SIM905
+def test_one_word_tells_that_a_sentence_is_english(word: str) -> None:
+    analyzed = Analyzer("english").terms
+    assert support.contradicts(f"Pumps {word} never heat.", f"Pumps {word} heat.", analyzed)
+
+
+@pytest.mark.parametrize(
+    ("source", "claim"),
+    [
+        ("Las llaves se cambian cada mes.", "Las llaves no se cambian cada mes."),
+        ("Le chiavi si cambiano ogni mese.", "Le chiavi non si cambiano ogni mese, no."),
+        ("O servidor está no Porto.", "O servidor está Porto."),
+        ("Die Schlüssel wechseln.", "Die Schlüssel wechseln not."),
+        ("鍵は毎月変わる。", "鍵は毎月変わらない。"),
+    ],
+)
+def test_other_languages_are_not_judged(source: str, claim: str) -> None:
+    for language in ("english", "spanish"):
+        assert not support.contradicts(claim, source, Analyzer(language).terms)
+        assert not support.contradicts(source, claim, Analyzer(language).terms)
+
+
+@pytest.mark.parametrize("unit", [" ", "\n", "[1 ", "【1", "not ", "un", '."', "1,"])
+def test_long_texts_are_read_in_little_time(unit: str) -> None:
+    """A document may hold a sentence of any length; what took minutes for each of these takes no second."""
+    text = f"The key is kept. {unit * (100_000 // len(unit))}x\n"
+    started = time.monotonic()
+    support.contradicts(text, f"{text} not", str.split)
+    support.cited(text)
+    answering_module._MARKS.sub("", text)
+    answering_module._OPEN_MARK.sub("", text)
+    assert time.monotonic() - started < 5
 
 
 def test_a_number_of_another_sentence_supports_nothing() -> None:

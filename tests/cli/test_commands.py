@@ -17,8 +17,8 @@ import pytest
 import nearest
 from nearest import embedders, generators, rerankers, stores
 from nearest.answer import confidence
-from nearest.cli import main
-from nearest.contract import Embedder, IndexParams
+from nearest.cli import main, show
+from nearest.contract import Embedder, IndexParams, Spent
 from nearest.errors import CollectionDamaged, ConnectionFailed, DiskFull, MissingDependency, ModelError, ReadOnly
 from tests.answer.conftest import Scripted
 from tests.cli import fake
@@ -492,7 +492,7 @@ def test_search_shows_the_sentences_that_speak_of_the_query(run: Run, tmp_path: 
 def test_search_refuses_a_facet_that_nothing_has(run: Run) -> None:
     ran = run("search", "red", "--facet", "yaer", "--json")
     assert ran.code == 2
-    assert "no document has a metadata field 'yaer'" in ran.data["error"]["message"]
+    assert "no document has a value of a metadata field 'yaer'" in ran.data["error"]["message"]
 
 
 @pytest.mark.usefixtures("filled")
@@ -802,6 +802,34 @@ def test_eval_tells_each_query_writes_runs_and_compares_with_one(
     assert (broken.code, broken.out) == (2, "")
 
 
+def test_eval_of_answers_goes_on_where_no_passage_fits_the_budget(run: Run, judged: Path) -> None:
+    rows = [json.loads(line) for line in (judged / "corpus.jsonl").read_text().splitlines()]
+    long = [{**row, "text": row["text"] + " and so on" * 2000} for row in rows]
+    (judged / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in long))
+    ran = run("eval", judged, "-c", "kept", "--answers", "--json")
+    assert (ran.code, ran.data["answers"]["over_budget"], ran.data["answers"]["found"]) == (0, ran.data["queries"], 0)
+    told = run("eval", judged, "-c", "kept", "--answers").out
+    assert "not answered: no passage fits the budget of tokens" in told
+
+
+def test_eval_of_answers_uses_the_reranker_and_tells_what_all_models_cost(
+    run: Run, judged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = Judge(len)
+    monkeypatch.setattr(rerankers, "load", lambda spec, **o: judge)
+    alone = run("eval", judged, "-c", "kept", "--rerank", "test:judge", "--json")
+    before = len(judge.calls)
+    ran = run("eval", judged, "-c", "kept", "--rerank", "test:judge", "--answers", "--json")
+    assert len(judge.calls) - before == before + ran.data["queries"]
+    assert (alone.code, ran.code) == (0, 0)
+    queries = ran.data["queries"]
+    monkeypatch.setattr(generators, "load", lambda spec: Scripted(*["It is so. [1]"] * queries))
+    told = run("eval", judged, "-c", "kept", "--answers", "-g", "test:scripted")
+    assert f"They cost {0.001 * queries:.4f} dollars in all." in told.out
+    monkeypatch.setattr(Scripted, "stream", lambda *_, **__: iter(["It is so. [1]", Spent(1, dollars=None)]))
+    assert "What they cost is not known." in run("eval", judged, "-c", "kept", "--answers", "-g", "test:scripted").out
+
+
 def test_eval_compares_every_fusion_with_the_default(run: Run, judged: Path) -> None:
     ran = run("eval", judged, "--compare", "--json")
     names = ["dense", "lexical", "adaptive", "normalized", "rrf", "distribution"]
@@ -830,7 +858,10 @@ def test_eval_makes_a_test_set_from_a_collection(run: Run, tmp_path: Path) -> No
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generators, "load", lambda spec: Scripted("What of fruit?", "NOTHING TO ASK", "And motors?"))
         asked = run("eval", "asked", "--make", "2", "-c", "kb", "-g", "test:scripted", "--json")
-    assert (asked.code, asked.data) == (0, {"folder": "asked", "queries": 2})
+        patch.setattr(generators, "load", lambda spec: Scripted("What of fruit?"))
+        told = run("eval", "told", "--make", "1", "-c", "kb", "-g", "test:scripted")
+    assert (asked.code, asked.data) == (0, {"folder": "asked", "queries": 2, "requests": 3, "dollars": 0.003})
+    assert told.out.splitlines()[1:] == ["1 request to the generator, $0.0010"]
     assert '"What of fruit?"' in (tmp_path / "asked" / "queries.jsonl").read_text()
     unknown = run("eval", "none", "--make", "2", "-c", "kb", "-g", "nobody:model")
     assert (unknown.code, unknown.out) == (2, "")
@@ -913,12 +944,56 @@ def test_ask_goes_on_with_a_conversation(run: Run, tmp_path: Path, monkeypatch: 
     assert [turn["question"] for turn in kept] == ["How often do keys rotate?", "When do they expire?"]
     assert kept[1]["standalone"] == "How often do keys rotate? When do they expire?"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kb", "talk.json"]
-    (tmp_path / "talk.json").write_text('{"turns": [5]}')
-    refused = run("ask", "Why?", *talk)
-    assert (refused.code, refused.out) == (2, "")
-    assert "holds no conversation" in refused.err
-    assert (tmp_path / "talk.json").read_text() == '{"turns": [5]}'
+    turn = {"question": "Why?", "standalone": "Why?", "answer": None}
+    for other in ('{"turns": [5]}', "", "[]", json.dumps({"turns": [turn]}), '{"turns": null}', "[" * 10**5):
+        (tmp_path / "talk.json").write_text(other)
+        refused = run("ask", "Why?", *talk)
+        assert (refused.code, refused.out) == (2, "")
+        assert "--conversation talk.json: the file holds no conversation" in refused.err
+        assert (tmp_path / "talk.json").read_text() == other
     assert "no folder" in run("ask", "Why?", "-c", "kb", "--conversation", "nowhere/talk.json").err
+    (tmp_path / "talk.json").unlink()
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert "No space left" in run("ask", "Do keys rotate?", *talk).err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kb"]
+
+
+def test_a_conversation_of_two_commands_at_once_loses_no_turn(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {"question": "Who?", "standalone": "Who?", "answer": "Nobody."}
+
+    def meanwhile(parts: Any, json_wanted: bool) -> Any:
+        (tmp_path / "talk.json").write_text(json.dumps({"turns": [other]}))
+        return list(parts)[-1]
+
+    put(tmp_path / "kb", nearest.Document("keys", "Keys rotate once a month."))
+    monkeypatch.setattr(show, "answer", meanwhile)
+    run("ask", "How often do keys rotate?", "-c", "kb", "--conversation", "talk.json")
+    turns = json.loads((tmp_path / "talk.json").read_text())["turns"]
+    assert [turn["question"] for turn in turns] == ["Who?", "How often do keys rotate?"]
+
+
+class Interrupted(Scripted):
+    def stream(self, messages: Any, *, max_tokens: int) -> Any:
+        yield "Keys rotate"
+        raise KeyboardInterrupt
+
+
+def test_an_answer_that_is_stopped_in_its_middle(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "kb", nearest.Document("keys", "Keys rotate once a month."))
+    monkeypatch.setattr(generators, "load", lambda spec: Interrupted())
+    question = ("ask", "How often?", "-c", "kb", "-g", "test:any", "--conversation", "talk.json")
+    ran = run(*question)
+    assert (ran.code, ran.out) == (130, "Keys rotate\n")  # what comes next begins a line
+    assert ran.err.startswith("nearest: stopped.")
+    told = run(*question, "--json")
+    assert (told.code, told.data["error"]["kind"]) == (130, "Stopped")
+    assert not (tmp_path / "talk.json").exists()
 
 
 def test_eval_keeps_its_index_where_it_is_told_to(run: Run, judged: Path, tmp_path: Path) -> None:

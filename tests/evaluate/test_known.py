@@ -68,7 +68,7 @@ def test_a_generator_asks(tmp_path: Path) -> None:
     made = known.make(
         DOCUMENTS[:3],
         tmp_path / "set",
-        ask=lambda text: known.question(model, text),
+        ask=lambda text: known.question(model, text)[0],
         progress=lambda *at: told.append(at),
     )
     assert (made, told) == (1, [(1, 100)])
@@ -85,7 +85,7 @@ def test_a_generator_asks(tmp_path: Path) -> None:
 def test_a_generator_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     model = Scripted("What?", ConnectionFailed("the provider is away"))
     with pytest.raises(ConnectionFailed):
-        known.make(DOCUMENTS, tmp_path / "set", ask=lambda text: known.question(model, text))
+        known.make(DOCUMENTS, tmp_path / "set", ask=lambda text: known.question(model, text)[0])
     assert not (tmp_path / "set").exists()
     with pytest.raises(InvalidInput, match="nothing was asked"):
         known.make(DOCUMENTS, tmp_path / "set", ask=lambda text: "")

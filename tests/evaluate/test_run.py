@@ -11,7 +11,7 @@ from unittest.mock import ANY
 import pytest
 
 from nearest.contract import Document, FusionMethod, Hit
-from nearest.errors import InvalidInput
+from nearest.errors import InvalidInput, InvalidQuery
 from nearest.evaluate import Dataset, Stage, ask, compare, per_query, run, trec, write_runs
 from nearest.ingest import Progress, Report
 from tests.evaluate.test_beir import Lines
@@ -194,18 +194,24 @@ def test_measures_look_at_as_many_as_asked(corpus: Path) -> None:
 
 def test_answers_are_measured_and_how_sure_the_means_are() -> None:
     def answer(question: str) -> Any:
+        if question == "3?":
+            raise InvalidQuery("no passage fits")
         cited = {"1?": [[(1, True), (2, False)], [(2, False)]], "2?": []}[question]
         sentences = [N(citations=[N(source=s, supported=ok) for s, ok in some]) for some in cited]
         sources = [N(number=1, document_id="a"), N(number=2, document_id="b")]
-        return N(found=bool(cited), confidence=0.5, sources=sources, sentences=sentences, spent=N(dollars=0.25))
+        return N(found=bool(cited), confidence=0.5, sources=sources, sentences=sentences, dollars=0.25)
 
     means, intervals = ask({"1": "1?", "2": "2?"}, {"1": {"a": 1, "c": 1}, "2": {"b": 1}}, answer)
     assert means == {
         "found": 0.5, "confidence": 0.5, "judged_recall": 0.25, "support": 0.5,
-        "citation_precision": pytest.approx(1 / 3), "judged_precision": 0.5, "dollars": 0.5,
+        "citation_precision": pytest.approx(1 / 3), "judged_precision": 0.5, "dollars": 0.5, "over_budget": 0,
     }  # fmt: skip
-    assert set(intervals) == set(means) - {"dollars"}
+    assert set(intervals) == set(means) - {"dollars", "over_budget"}
     assert (intervals["found"], intervals["support"]) == ((0.0, 1.0), (0.5, 0.5))
+    stages: list[Stage] = []
+    some, _ = ask({"1": "1?", "3": "3?"}, {"1": {"a": 1, "c": 1}, "3": {"b": 1}}, answer, stages.append)
+    assert some == {**means, "confidence": 0.25, "over_budget": 1, "dollars": 0.25}
+    assert stages[-1] == Stage("answers", 2, 2)
 
 
 def test_two_runs_side_by_side() -> None:

@@ -87,6 +87,24 @@ def test_what_was_asked_is_counted(spec: str) -> None:
         assert reranker.spent == Spent(2, 200, 20, 600 / 1e6)
 
 
+def test_searches_cost_what_is_said_of_their_price(server: Server) -> None:
+    billed = Fault(change=lambda said: {**said, "meta": {"billed_units": {"search_units": 3}}})
+    cohere = rerankers.load(f"{SPECS['cohere'].format(server.url)}&price=2")
+    server.faults.append(billed)
+    cohere.scores("q", TEXTS)
+    assert cohere.spent == Spent(1, 0, 0, 3 * 2 / 1000)
+    cohere.scores("q", TEXTS)  # it does not say what it bills
+    assert cohere.spent == Spent(2, 0, 0, None)
+    for name, price in (("http", 0), ("tei", 4)):
+        reranker = rerankers.load(f"{SPECS[name].format(server.url)}&price={price}&batch=4")
+        reranker.scores("q", TEXTS)
+        assert reranker.spent == Spent(2, 0, 0, 2 * price / 1000)
+    for name in ("cohere", "http"):
+        for wrong in (-1, "much", True):
+            with pytest.raises(InvalidInput, match="a price is in dollars a thousand"):
+                rerankers.load(SPECS[name].format(server.url), price=wrong)
+
+
 def test_many_texts_go_in_parts(spec: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     reranker = make(spec)
     monkeypatch.setattr(reranker, "most", 3)

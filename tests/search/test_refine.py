@@ -330,8 +330,16 @@ def test_facets_count_documents_by_value(kb: Collection) -> None:
     assert sorted(map(repr, kb.facets("deep.er"))) == ["(1, 1)", "(True, 1)"]
     assert kb.facets("deep.er", where={"year": 2022}) == []
     assert kb.facets("deep") == [(5, 1)]
-    with pytest.raises(errors.InvalidQuery, match="no document has a metadata field 'yaer'; there is deep, tag, year"):
+    with pytest.raises(errors.InvalidQuery, match="has a value of a metadata field 'yaer'; there is deep, tag, year"):
         kb.facets("yaer")
+    with nearest.open("memory:", embedder=HashEmbedder(), fields={"kind": "keyword"}) as new:
+        assert new.facets("anything") == []  # nothing can be known yet
+        new.add([Document("a", "one", {"null": None, "none": [], "year": 2020})])
+        assert new.facets("kind") == []  # declared
+        assert new.facets("year", where={"year": 2021}) == []
+        for field in ("null", "none"):
+            with pytest.raises(errors.InvalidQuery, match=r"there is kind, year$"):
+                new.facets(field)
     for wrong in ({"field": ""}, {"field": "a..b"}, {"field": 3}, {"field": "a", "k": 0}):
         with pytest.raises(errors.InvalidQuery):
             kb.facets(**wrong)

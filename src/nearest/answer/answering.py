@@ -15,16 +15,18 @@ from nearest.answer.context import pack
 from nearest.answer.extract import Terms
 from nearest.answer.parts import NOT_FOUND, Answer, Citation, Sentence, Sources
 from nearest.contract import Embedder, Generator, Hit, Message, Reranker, Spent
-from nearest.errors import InvalidInput, InvalidQuery, NearestError
+from nearest.errors import AccessDenied, InvalidInput, InvalidQuery, NearestError
 from nearest.filters import Filter
 
 EXTRACTIVE = "extractive"
 Part = Sources | str | Sentence | Answer
 """What a stream gives: the sources; pieces of text as they come; each sentence once it is checked; the answer."""
 Steps = abc.Generator[Part, None, Answer]
-_ABSENT = re.compile(rf"\W*{prompt.ABSENT}\W*", re.IGNORECASE)
-_MARKS = re.compile(r"\s+(?:\[\d{1,4}\]|【\d{1,4}】)+(?=[\s.,;:!?)]|$)")  # of footnotes, not of code such as a[0]
-_OPEN_MARK = re.compile(r"\s*(?:\[[\d,;\s]*|【[^】\n]*)$")  # a citation that is still being written
+_ABSENT = re.compile(rf"\W*{prompt.ABSENT}[\W\d]*", re.IGNORECASE)
+_MARKS = re.compile(
+    r"(?<!\s)\s+(?:\[\d{1,4}\]|【\d{1,4}】)+(?=[\s.,;:!?)]|$)"
+)  # of footnotes, not of code such as a[0]
+_OPEN_MARK = re.compile(r"(?<!\s)\s*(?:\[[\d,;\s]*|【[^【】\n]*)$")  # a citation that is still being written
 
 
 class Search(Protocol):
@@ -101,7 +103,8 @@ class Answerer:
         bill = _Bill(embedder, self._reranker)
         with bill.counting():
             hits = self._search(query, k=asked.k, where=asked.where, mode=asked.mode, explain=True)
-        if getattr(hits, "skipped", None):
+        skipped = getattr(hits, "skipped", None)
+        if skipped is not None:
             bill.reranking += Spent(dollars=None)  # what it did until its time was over, nobody told
         sources, omitted = pack(hits, lambda text: len(embedder.tokenizer.encode(text).ids), asked.budget)
         if omitted and not sources:
@@ -120,6 +123,9 @@ class Answerer:
             answer = yield from self._quoted(blank, asked, bill)
         else:
             answer = yield from self._generated(blank, asked, bill, self.generator)
+        if skipped is not None:
+            notice = "; ".join(told for told in (f"not reranked: {skipped}", answer.notice) if told)
+            answer = replace(answer, notice=notice)
         seconds = time.perf_counter() - started
         yield replace(answer, embedding=bill.embedding, reranking=bill.reranking, seconds=seconds)
 
@@ -241,7 +247,8 @@ def _pieces(generator: Generator, messages: Sequence[Message], max_tokens: int) 
 def failed(error: Exception) -> Spent:
     """What a request to a generator that ended so had of it, as far as is known."""
     attempts = error.context.get("attempts", 1) if isinstance(error, NearestError) else 1
-    return Spent(requests=int(attempts), dollars=None)
+    refused = isinstance(error, AccessDenied)  # no key, or a wrong one: nobody bills for that
+    return Spent(requests=int(attempts), dollars=0.0 if refused else None)
 
 
 def said(error: Exception) -> str:

@@ -24,27 +24,19 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _NAME = re.compile(r"(?<![.!?…\"“]\s)(?<!^)\b[A-Z][^\W\d_]+")
 _LETTER = re.compile(r"\w")
 _ALIKE = 0.5  # a sentence with no more than this share of a claim's words is about something else
-_NEGATOR = re.compile(
-    r"\b(?:not|never|cannot|neither|nor|nobody|without|no(?! (?:one )?(?:less|fewer|matter)\b))\b|n['’]t\b", re.I
-)
-# Between what is negated and the rest; `not only` negates nothing, and `not every` a part.
-_SCOPE_ENDS = re.compile(r"[.,;:!?()–—]|\b(?:but|and|because|although|while|whereas|than)\b", re.IGNORECASE)
-_NOT_ONLY = re.compile(
-    r"\bnot (?:only|just|merely|necessarily|all|every|each|always|very|so|many|much|more)\b", re.IGNORECASE
-)
-# What may negate without such a word; a sentence that has some is not judged.
-_MAY_NEGATE = re.compile(
-    r"\?|\b(?:fail\w*|lack\w*|absen\w+|refus\w+|den(?:y|ies|ied)|prevent\w*|avoid\w*|prohibit\w*|forb\w+|reject\w*"
-    r"|exclud\w+|rule[ds]? out|free (?:of|from)|instead|rather|only|except|unless|until|few|little|hardly|barely"
-    r"|scarcely|rarely|seldom|none|nothing|nowhere|false|wrong|impossible|non\w+|un(?!der|it|iv|ion|ique|less|til)\w{4,}"
-    r"|in(?:effective|active|capable|sufficient|correct|valid|accurate|dependent)\w*"
-    r"|dis(?:able|agree|continu|allow|prove)\w*|\w+less|if|whether|may|might|could|would)\b",
+_NEGATOR = re.compile(r"\b(?:not|never|cannot|without|no)\b|n['’]t\b", re.IGNORECASE)
+_CLAUSE_END = re.compile(r"[.,;:()–—]")  # what is negated does not stand behind it: `No, keys do expire`
+# What may negate without such a word, or only a part, or suppose; a sentence that has some is not judged.
+_UNCLEAR = re.compile(
+    r"\?|\b(?:fail\w*|lack\w*|absen\w+|refus\w+|den(?:y|ie[sd])|prevent\w*|avoid\w*|prohibit\w*|forb\w+|reject\w*"
+    r"|exclud\w+|rule[ds]? out|free (?:of|from)|instead|rather|only|except|until|few|little|hardly|barely"
+    r"|scarcely|rarely|seldom|nothing|nowhere|nobody|neither|false|wrong|impossible|non\w+|un(?!der|it|iv|ion|ique)\w{4,}"
+    r"|in(?:effective|active|capable|sufficient|correct|valid|accurate)\w*|dis(?:able|agree|continu|allow|prove)\w*"
+    r"|\w+less|if|whether|may|might|could|would"
+    r"|not (?:just|all|each|very|so|more))\b",
     re.IGNORECASE,
 )
-_ENGLISH = re.compile(
-    r"\b(?:the|is|are|was|were|of|it|does|has|have|been|with|to|by|and|can|for|on|after|from|that|this)\b|n['’]t\b",
-    re.IGNORECASE,
-)
+_ENGLISH = re.compile(r"\b(?:the|of|is|are|was|were|it|and|with|by|to|from|after)\b", re.IGNORECASE)
 
 
 def cited(raw: str) -> list[Sentence]:
@@ -141,18 +133,16 @@ def contradicts(claim: str, passage: str, terms: Terms) -> bool:
 
 
 def _opposite(claim: str, sentence: str, terms: Terms) -> bool:
-    plain = [_NOT_ONLY.sub(" ", text) for text in (claim, sentence)]
-    if not all(_ENGLISH.search(text) for text in plain):
+    both = (claim, sentence)
+    if not all(_ENGLISH.search(text) for text in both) or any(_UNCLEAR.search(text) for text in both):
         return False
-    found = [list(_NEGATOR.finditer(text)) for text in plain]
-    if len(found[0]) + len(found[1]) != 1 or any(_MAY_NEGATE.search(text) for text in plain):
+    found = [list(_NEGATOR.finditer(text)) for text in both]
+    if len(found[0]) + len(found[1]) != 1:
         return False
-    negated, other = (0, 1) if found[0] else (1, 0)
-    after = plain[negated][found[negated][0].end() :]
-    end = _SCOPE_ENDS.search(after)
-    scope = terms(after[: end.start()] if end else after)
+    negated, other = both if found[0] else (sentence, claim)
+    scope = terms(_CLAUSE_END.split(negated[(*found[0], *found[1])[0].end() :], maxsplit=1)[0])
     # What is said with and without the negation, `treated or never treated`, is not opposed.
-    return bool(scope) and scope[0] in terms(plain[other]) and terms(plain[negated]).count(scope[0]) == 1
+    return bool(scope) and scope[0] in terms(other) and terms(negated).count(scope[0]) == 1
 
 
 def _other_numbers(claim: str, sentence: str, share: float) -> bool:

@@ -6,8 +6,9 @@ Nothing heavy is imported before a command runs, so that --help is instant.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -130,7 +131,7 @@ def add(
     private: Annotated[bool, typer.Option("--private", help="Allow web pages on private addresses.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Read a query's rows from the start.")] = False,
     budget: Annotated[
-        float | None, typer.Option(metavar="DOLLARS", help="Stop before embedding costs more than this.")
+        float | None, typer.Option(metavar="DOLLARS", help="Most dollars of embedding; it stops before it costs more.")
     ] = None,
     skip_duplicates: Annotated[
         float | None, typer.Option(metavar="X", help="Leave out passages that resemble others so much (0.9, say).")
@@ -258,14 +259,13 @@ def search(
             group_by="document" if group else None,
             diversity=diversity,
             after=after,
-            explain=explain or rerank is not None,
+            explain=explain,
         )
         facets = {field: opened.facets(field, where=condition) for field in facet or ()}
         marks = {hit.id: opened.highlight(query, hit.text) for hit in hits} if highlight and query else {}
         kept = opened.cache.stats().to_json() if opened.cache is not None else None
     show.hits(
-        query, hits, as_json, facts=hits.explain or {}, facets=facets, explain=explain, marks=marks, cache=kept,
-        paged=after is not None, after=hits.after,
+        query, hits, as_json, facets=facets, marks=marks, cache=kept, paged=after is not None,
     )  # fmt: skip
 
 
@@ -286,8 +286,10 @@ def ask(
         str | None,
         typer.Option("--generator", "-g", metavar="PROVIDER:MODEL", help="Writes the answer; otherwise it is quoted."),
     ] = None,
-    budget: Annotated[int, typer.Option(metavar="TOKENS", help="Of all passages together.")] = 3000,
-    max_tokens: Annotated[int, typer.Option(metavar="TOKENS", help="Of an answer that a model writes.")] = 800,
+    budget: Annotated[int, typer.Option(metavar="TOKENS", help="Most tokens of all passages together.")] = 3000,
+    max_tokens: Annotated[
+        int, typer.Option(metavar="TOKENS", help="Most tokens of an answer that a model writes.")
+    ] = 800,
     conversation: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Understand the question by those kept there, and keep it there too."),
@@ -309,7 +311,7 @@ def ask(
         )  # fmt: skip
         answer = show.answer(talk.stream(question), as_json)
         if conversation is not None:
-            _keep_turns(conversation, talk.history)
+            _keep_turn(conversation, talk.history[-1])
     return 0 if answer.found else 1
 
 
@@ -409,8 +411,8 @@ def evaluate(
         if any((embedder, chunker, compare, k != 10, where, weight, rerank, per_query, against, runs, answers)):
             raise UsageError("--make only makes DIR, from -c COLLECTION; what to measure goes with another run")
         with _resumable("Nothing was written."), show.progress("asking", unit="queries") as made:
-            queries = app.make_test_set(collection or DEFAULT, folder, count=make, generator=generator, progress=made)
-        show.made(folder, queries, as_json)
+            done = app.make_test_set(collection or DEFAULT, folder, count=make, generator=generator, progress=made)
+        show.made(folder, done.queries, done.spent, as_json)
         return 0
     keep = f"Run the same command again to go on; the index is in {collection}."
     with (
@@ -551,30 +553,35 @@ def _lines(path: Path | None) -> list[str]:
 
 
 def _turns(path: Path | None) -> list[list[str]]:
-    """A conversation's, as `_keep_turns` wrote them; none of a file that is not there yet."""
+    """A conversation's, as `_keep_turn` wrote them; none of a file that is not there yet."""
     if path is None:
         return []
     if not path.parent.is_dir():
         raise InvalidInput(f"--conversation {path}: there is no folder {path.parent}")
     try:
-        turns = json.loads(path.read_text("utf-8"))["turns"]
-        return [[turn[name] for name in _TURN] for turn in turns]
+        told = json.loads(path.read_text("utf-8"))["turns"]
+        turns = [[turn[name] for name in _TURN] for turn in told]
+        if not all(isinstance(text, str) for turn in turns for text in turn):
+            raise TypeError
+        return turns
     except FileNotFoundError:
         return []
     except OSError as error:
         raise InvalidInput(f"--conversation {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InvalidInput(f"--conversation {path}: the file holds no conversation; name another") from None
 
 
-def _keep_turns(path: Path, history: Sequence[Sequence[str]]) -> None:
-    """All of them or, if it fails, what was there before."""
-    told = {"turns": [dict(zip(_TURN, turn, strict=True)) for turn in history]}
-    part = path.with_name(f".{path.name}.part")
+def _keep_turn(path: Path, turn: Sequence[str]) -> None:
+    """After those that the file holds by now: another command may have added some. If it fails, they stay."""
+    told = {"turns": [dict(zip(_TURN, each, strict=True)) for each in [*_turns(path), turn]]}
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.write_text(json.dumps(told, ensure_ascii=False, indent=2) + "\n", "utf-8")
         part.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise InvalidInput(f"--conversation {path}: {error.strerror}") from None
 
 

@@ -13,7 +13,6 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,8 +20,8 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from nearest.app import Similarities
-    from nearest.contract import Chunk, Document, Failure, Hit, Usage
+    from nearest.app import Hits, Similarities
+    from nearest.contract import Chunk, Document, Failure, Hit, Spent, Usage
 
 _SHOWN_FAILURES = 20
 _COLOURS = ("cyan", "yellow")  # of chunks, in turn
@@ -332,54 +331,47 @@ def _failures(out: Console, failed: Sequence[Failure], again: bool = True) -> No
 
 def hits(
     query: str | None,
-    hits: Sequence[Hit],
+    hits: Hits,
     json_wanted: bool,
     *,
-    facts: Mapping[str, Any],
     facets: Mapping[str, Sequence[tuple[Any, int]]],
-    explain: bool,
     marks: Mapping[str, _Highlight],
     cache: Mapping[str, float] | None,
     paged: bool,
-    after: str | None,
 ) -> None:
-    """facts: of the search. explain: whether to show them; a reranking that was left out is told in any case.
-
-    marks: where a hit speaks of the query, by its id. cache: its counts. after: the next page's cursor, where paged.
-    """
-    if skipped := facts.get("rerank", {}).get("skipped"):
-        note(f"not reranked: {skipped}")
-    shown = hits if explain else [replace(hit, explain=None) for hit in hits]
+    """marks: where a hit speaks of the query, by its id. cache: its counts. paged: whether pages were asked for."""
+    if hits.skipped is not None:
+        note(f"not reranked: {hits.skipped}")
     if json_wanted:
-        told: dict[str, Any] = {"query": query, "hits": [_hit_json(hit) for hit in shown]}
+        told: dict[str, Any] = {"query": query, "hits": [_hit_json(hit) for hit in hits]}
         for hit in told["hits"] if marks else ():
             hit["highlight"] = {"terms": marks[hit["id"]].terms, "sentences": marks[hit["id"]].sentences}
         if paged:
-            told["after"] = after
+            told["after"] = hits.after
         if cache is not None:
             told["cache"] = dict(cache)
         if facets:
             told["facets"] = {
                 field: [{"value": value, "count": count} for value, count in found] for field, found in facets.items()
             }
-        if explain:
-            told["explain"] = dict(facts)
-        if skipped:
-            told["not_reranked"] = skipped
+        if hits.explain is not None:
+            told["explain"] = dict(hits.explain)
+        if hits.skipped is not None:
+            told["not_reranked"] = hits.skipped
         as_json(told)
         return
     out = _out()
     if not hits:
         out.print("no hits")
-    for rank, hit in enumerate(shown, 1):
+    for rank, hit in enumerate(hits, 1):
         _hit(out, rank, hit, marks.get(hit.id))
-    if after is not None:
-        out.print(f"next page: --after {after}")
+    if hits.after is not None:
+        out.print(f"next page: --after {hits.after}")
     for field, found in facets.items():
         line = ", ".join(f"{_clean(str(value))} ({count:,})" for value, count in found) or "no values"
         out.print(Text(f"{_clean(field)}: ", "bold") + Text(line))
-    if explain:
-        out.print(Text(_told(facts), "cyan"))
+    if hits.explain is not None:
+        out.print(Text(_told(hits.explain), "cyan"))
     if cache is not None:
         found_there = cache["exact"] + cache["semantic"]
         out.print(Text(f"cache: {'hit' if found_there else 'miss'}, hit rate {cache['hit_rate']:.2f}", "dim"))
@@ -390,16 +382,18 @@ def answer(parts: Iterable[Any], json_wanted: bool) -> Any:
     last: Any = None
     out = _out()
     streamed = False
-    for part in parts:
-        last = part
-        if isinstance(part, str) and not json_wanted:
-            print(_clean_piece(part), end="", flush=True)
-            streamed = True
+    try:
+        for part in parts:
+            last = part
+            if isinstance(part, str) and not json_wanted:
+                streamed = True
+                print(_clean_piece(part), end="", flush=True)
+    finally:  # what is said next, why it stopped as well, has a line of its own
+        if streamed:
+            print()
     if json_wanted:
         as_json(last.to_json())
         return last
-    if streamed:
-        print()
     if last.standalone != last.question:
         out.print(Text(f"understood as: {_clean(last.standalone)}", "dim"))
     unsupported = [sentence for sentence in last.sentences if not sentence.supported]
@@ -567,11 +561,15 @@ class _Evaluation(Protocol):
     def to_json(self) -> dict[str, Any]: ...
 
 
-def made(folder: str, queries: int, json_wanted: bool) -> None:
+def made(folder: str, queries: int, spent: Spent, json_wanted: bool) -> None:
     if json_wanted:
-        as_json({"folder": folder, "queries": queries})
+        as_json({"folder": folder, "queries": queries, "requests": spent.requests, "dollars": spent.dollars})
         return
-    _out().print(f"{_plural(queries, 'query', 'queries')} in {_clean(folder)}; measure with: nearest eval {folder}")
+    out = _out()
+    out.print(f"{_plural(queries, 'query', 'queries')} in {_clean(folder)}; measure with: nearest eval {folder}")
+    if spent.requests:
+        cost = "price unknown" if spent.dollars is None else f"${spent.dollars:.4f}"
+        out.print(f"{_plural(spent.requests, 'request')} to the generator, {cost}")
 
 
 def evaluation(evaluation: _Evaluation, json_wanted: bool, per_query: bool = False) -> None:
@@ -612,8 +610,11 @@ def evaluation(evaluation: _Evaluation, json_wanted: bool, per_query: bool = Fal
             told.add_row(label, f"{evaluation.answers[name]:.4f}", f"{low:.2f}-{high:.2f}", meaning)
         out.print(f"Answers to {queries}, with 95% confidence intervals:")
         wide.print(told)
-        if evaluation.answers.get("dollars"):
-            out.print(f"The generator cost {evaluation.answers['dollars']:.4f} dollars in all.")
+        if over := int(evaluation.answers["over_budget"]):
+            out.print(f"{_plural(over, 'question')} not answered: no passage fits the budget of tokens.")
+        cost = evaluation.answers.get("dollars")
+        if cost != 0:
+            out.print("What they cost is not known." if cost is None else f"They cost {cost:.4f} dollars in all.")
     if per_query:
         table = Table(title=None, box=None, pad_edge=False)
         for column in ("query", "mode"):

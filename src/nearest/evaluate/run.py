@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, get_args
 
 from nearest.contract import MAX_K, Document, Failure, FusionMethod, Hit, Reranker
-from nearest.errors import InvalidInput
+from nearest.errors import InvalidInput, InvalidQuery
 from nearest.evaluate import answers, metrics, significance, trec
 from nearest.evaluate.beir import Dataset
 
@@ -193,14 +193,25 @@ def ask(
     """The means of the measures of `answers` over the queries with a positive judgement, and their 95% intervals.
 
     answer: a question to what `Collection.ask` gives. found: the share that was answered; support and precision are
-    over those, recall and confidence over all. dollars: by the generator in all, left out where they are not known.
+    over those, recall and confidence over all. over_budget: how many questions had no passage that fits the answer's
+    budget; they count as not answered, and what their search cost is not told. dollars: of all models and answers
+    together, left out where they are not known.
     """
     told: dict[str, list[float]] = {name: [] for name in ("found", "confidence", "judged_recall")}
     over_found: dict[str, list[float]] = {name: [] for name in ("support", "citation_precision", "judged_precision")}
     dollars: list[float | None] = []
+    over_budget = 0
     asked = metrics.judged_queries(qrels)
     for number, query in enumerate(asked, 1):
-        given = answer(queries[query])
+        try:
+            given = answer(queries[query])
+        except InvalidQuery:  # of whole documents, say; the queries themselves were searched for before
+            over_budget += 1
+            for values in told.values():
+                values.append(0.0)
+            if tell is not None:
+                tell(Stage("answers", number, len(asked)))
+            continue
         documents = {source.number: source.document_id for source in given.sources}
         sentences = [
             [answers.Cited(documents.get(c.source, ""), c.supported) for c in sentence.citations]
@@ -210,19 +221,20 @@ def ask(
         told["found"].append(float(given.found))
         told["confidence"].append(given.confidence)
         told["judged_recall"].append(answers.judged_recall(sentences, relevant))
-        dollars.append(given.spent.dollars)
+        dollars.append(given.dollars)
         if sentences:
             over_found["support"].append(answers.support(sentences))
             over_found["citation_precision"].append(answers.citation_precision(sentences))
             over_found["judged_precision"].append(answers.judged_precision(sentences, relevant))
         if tell is not None:
             tell(Stage("answers", number, len(asked)))
-    values = {name: some for name, some in {**told, **over_found}.items() if some}
-    means = {name: math.fsum(some) / len(some) for name, some in values.items()}
+    measured = {name: some for name, some in {**told, **over_found}.items() if some}
+    means = {name: math.fsum(some) / len(some) for name, some in measured.items()}
+    means["over_budget"] = over_budget
     known = [each for each in dollars if each is not None]
     if len(known) == len(dollars):
         means["dollars"] = math.fsum(known)
-    return means, {name: significance.interval(some) for name, some in values.items()}
+    return means, {name: significance.interval(some) for name, some in measured.items()}
 
 
 def check_k(k: int) -> None:

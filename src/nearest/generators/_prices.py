@@ -1,4 +1,4 @@
-"""List prices of some models, as they were known in the month that is told with each.
+"""List prices of some models, as published pages told them in the month that stands with each.
 
 Lists change, and nothing here learns of it: `input_price` and `output_price` say otherwise. A model that is not here
 has no price, nor has any model at another address (`base_url`). What providers take off, for prompts they remember
@@ -20,10 +20,9 @@ class Price(NamedTuple):
 
 
 PRICES: Mapping[str, Price] = {
-    "openai:gpt-4.1": Price(2.00, 8.00, "2026-04"),
+    "openai:gpt-4.1": Price(2.00, 8.00, "2026-03"),
     "openai:gpt-4.1-mini": Price(0.40, 1.60, "2026-04"),
-    "anthropic:claude-haiku-4-5": Price(1.00, 5.00, "2026-07"),
-    "anthropic:claude-sonnet-4-5": Price(3.00, 15.00, "2026-07"),
+    "anthropic:claude-haiku-4-5": Price(1.00, 5.00, "2026-10"),
     "gemini:gemini-2.5-flash": Price(0.30, 2.50, "2026-07"),
 }
 

@@ -76,6 +76,10 @@ class RemoteReranker(Reranker):
         with self._counting:
             self.spent += Spent(1, *tokens, dollars)
 
+    def _count_searches(self, price: float | None, searches: float | None) -> None:
+        """The same, of a provider that bills searches. price: dollars a thousand; searches: None if nobody told."""
+        self._count(dollars=None if price is None or searches is None else price * searches / 1000)
+
     def _key(self) -> str:
         return remote.key(self.name, self._key_env)
 

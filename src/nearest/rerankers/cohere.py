@@ -25,28 +25,40 @@ def load(
     max_tokens: int | None = None,
     base_url: str | None = None,
     api_key_env: str | None = None,
+    price: float | None = None,
     timeout: float = 30.0,
 ) -> CohereReranker:
     """The reranker of a model; no request is made yet.
 
     max_tokens: of a text, where it is not to be Cohere's default. base_url: another address that speaks Cohere's
-    API; it gets no key unless `api_key_env` names the variable that holds one. timeout: seconds of one
+    API; it gets no key unless `api_key_env` names the variable that holds one. price: dollars a thousand
+    searches, which Cohere counts itself; without it what reranking costs is not known. timeout: seconds of one
     request. Raises InvalidInput and MissingDependency.
     """
     remote.client("cohere", "cohere")
+    if price is not None:
+        remote.check_price(price, "a thousand searches")
     key_env = api_key_env or ("" if base_url else "CO_API_KEY")
-    return CohereReranker(model, max_tokens, base_url, timeout=timeout, key_env=key_env)
+    return CohereReranker(model, max_tokens, base_url, price, timeout=timeout, key_env=key_env)
 
 
 class CohereReranker(RemoteReranker):
     most = 1000  # what Cohere recommends as the most
 
     def __init__(
-        self, model: str, max_tokens: int | None, base_url: str | None, *, timeout: float, key_env: str
+        self,
+        model: str,
+        max_tokens: int | None,
+        base_url: str | None,
+        price: float | None,
+        *,
+        timeout: float,
+        key_env: str,
     ) -> None:
         super().__init__(f"cohere:{model}", base_url=base_url, timeout=timeout, key_env=key_env)
         self._model = model
         self._max_tokens = max_tokens
+        self._price = price
         self._lock = threading.Lock()
         self._made: cohere.ClientV2 | None = None
 
@@ -65,7 +77,8 @@ class CohereReranker(RemoteReranker):
         answer = self._client().rerank(
             model=self._model, query=query, documents=texts, request_options={"max_retries": 0}, **some
         )
-        self._count()
+        billed = answer.meta.billed_units if answer.meta else None
+        self._count_searches(self._price, billed.search_units if billed else None)
         return [(int(row.index), float(row.relevance_score)) for row in answer.results]
 
     def _error(self, error: Exception) -> NearestError | None:

@@ -29,31 +29,37 @@ def load(
     form: str = "cohere",
     api_key_env: str | None = None,
     batch: int | None = None,
+    price: float | None = None,
     timeout: float = 30.0,
 ) -> HTTPReranker:
     """The reranker behind an address; no request is made yet.
 
     base_url: what comes before `/rerank`, such as `https://api.jina.ai/v1`. form: cohere or tei. api_key_env: the
     environment variable whose value is sent as a bearer token; none is sent without it. batch: texts of one request at
-    most (1,000; for tei 32, its own default).
-    timeout: seconds of one request. Raises InvalidInput and MissingDependency.
+    most (1,000; for tei 32, its own default). price: dollars a thousand requests, 0 for a server of one's own; without
+    it what reranking costs is not known. timeout: seconds of one request. Raises InvalidInput and MissingDependency.
     """
     remote.client("httpx", "http")
     if form not in FORMS:
         raise InvalidInput(f"form must be {' or '.join(FORMS)}, got {form!r}")
     if batch is not None and (not isinstance(batch, int) or batch < 1):
         raise InvalidInput(f"batch must be an integer of at least 1, got {batch!r}")
+    if price is not None:
+        remote.check_price(price, "a thousand requests")
     most = batch or (32 if form == "tei" else 1000)
-    return HTTPReranker(model, form, most, base_url=base_url, timeout=timeout, key_env=api_key_env or "")
+    return HTTPReranker(model, form, most, price, base_url=base_url, timeout=timeout, key_env=api_key_env or "")
 
 
 class HTTPReranker(RemoteReranker):
-    def __init__(self, model: str, form: str, most: int, *, base_url: str, timeout: float, key_env: str) -> None:
+    def __init__(
+        self, model: str, form: str, most: int, price: float | None, *, base_url: str, timeout: float, key_env: str
+    ) -> None:
         super().__init__(f"http:{model}", base_url=base_url, timeout=timeout, key_env=key_env)
         self.most = most
         self._model = model
         self._url = f"{base_url.rstrip('/')}/rerank"
         self._form = form
+        self._price = price
         self._lock = threading.Lock()
         self._made: httpx.Client | None = None
 
@@ -74,7 +80,7 @@ class HTTPReranker(RemoteReranker):
         answer = self._client().post(self._url, json=body, headers=headers)
         if answer.status_code >= 300:
             raise self._status(answer.status_code, answer.text, answer.headers)
-        self._count()
+        self._count_searches(self._price, 1)
         found = answer.json()
         rows, score = (found, "score") if self._form == "tei" else (found["results"], "relevance_score")
         return [(int(row["index"]), float(row[score])) for row in rows]

@@ -4,7 +4,7 @@ An entry is named after all that decides its answer: the version of the collecti
 the settings of the search, its text and its vector. Each change gives the collection another version, so that what was
 found before has no name any more and ages out; nothing is ever looked for and deleted. While a change is under way
 there is no version: nothing is answered from here then, and nothing kept. Neither is a search kept during which the
-version moved, nor one whose reranker ran out of time.
+version moved, nor one whose reranker ran out of time, or was out of reach.
 
 Semantic: a query whose vector has at least a set cosine with that of an earlier one gets the hits of that one, if all
 but text and vector is equal. The nearest earlier query counts; Redis compares with the newest 1,000 of one kind.
@@ -516,8 +516,6 @@ class CachedSearcher:
         if (
             expand is not None
             or (reranker is not None and spec is None)
-            # Then it would not tell that its time ran out.
-            or (refinement.rerank_seconds is not None and not explain)
             or not all(text is None or (isinstance(text, str) and text.strip()) for text in texts)
         ):
             return search(texts, vectors)
@@ -547,7 +545,7 @@ class CachedSearcher:
                 if hits.explain is not None:
                     hits.explain["seconds"] |= seconds
             self._visibility.refresh()
-            whole = {rest[at]: hits for at, hits in zip(left, found, strict=True) if not _cut_short(hits)}
+            whole = {rest[at]: hits for at, hits in zip(left, found, strict=True) if hits.skipped is None}
             look.keep(whole, self._visibility.version, misses=len(left))
         return [answered[i] for i in range(len(texts))]
 
@@ -556,8 +554,3 @@ class CachedSearcher:
         if len(texts) == 1:
             return [model.embed_query(texts[0], truncate=True)]
         return list(model.embed_queries(texts, truncate=True))
-
-
-def _cut_short(hits: Hits) -> bool:
-    """Its reranker ran out of time, or was out of reach."""
-    return "skipped" in ((hits.explain or {}).get("rerank") or {})
