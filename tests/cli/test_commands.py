@@ -839,6 +839,11 @@ def test_eval_compares_every_fusion_with_the_default(run: Run, judged: Path) -> 
         (name, "adaptive") for name in names if name != "adaptive"
     ]
     lines = run("eval", judged, "--compare").out.splitlines()
+    queries = ran.data["per_query"]["rrf"]
+    assert (lines[1].strip(), lines[2].split()) == ("ndcg@10", ["query", *names])
+    for line, query in zip(lines[3:], queries, strict=False):
+        assert line.split() == [query, *(f"{ran.data['per_query'][name][query]['ndcg@10']:.4f}" for name in names)]
+    lines = lines[2 + len(queries) :]
     assert [line.split()[0] for line in lines[2:14:2]] == names
     best = ran.data["modes"]["lexical"]["ndcg@10"] - ran.data["modes"]["adaptive"]["ndcg@10"]
     assert lines[16].startswith(f"lexical - adaptive: {best:+.4f} ndcg@10 (p = ")

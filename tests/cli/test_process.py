@@ -43,7 +43,7 @@ def docs(tmp_path: Path) -> Path:
 
 
 def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-c", "import sys; from nearest.cli import main; sys.exit(main())", *map(str, arguments)]
+    return [sys.executable, "-m", "nearest", *map(str, arguments)]
 
 
 def run(environment: dict[str, str], cwd: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

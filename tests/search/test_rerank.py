@@ -128,6 +128,7 @@ def test_what_repeating_cannot_help_is_raised(kb: Collection, seconds: float | N
         {"rerank_candidates": True},
         {"rerank_seconds": 0},
         {"rerank_seconds": 1, "after": ""},
+        {"rerank_seconds": 1, "rerank": None},
         {"rerank_seconds": float("nan")},
         {"query": None, "vector": [1.0] * 16},
     ],

@@ -373,7 +373,7 @@ def evaluate(
         str | None, typer.Option(metavar="NAME", help="How texts are cut, where they are indexed; by default not.")
     ] = None,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Every method of fusion, against the default one (adaptive).")
+        bool, typer.Option("--compare", help="Every method of fusion, by query and against the default one (adaptive).")
     ] = False,
     k: Annotated[int, typer.Option("-k", metavar="N", help="Documents that ndcg, mrr and precision look at.")] = 10,
     where: Condition = None,
@@ -424,7 +424,7 @@ def evaluate(
             answers=answers, generator=generator, fusions=compare, k=k, where=condition, weights=weights, rerank=rerank,
             progress=lambda at: told(*at),
         )  # fmt: skip
-    show.evaluation(evaluation, as_json, per_query or (compare and as_json))
+    show.evaluation(evaluation, as_json, per_query=per_query, side_by_side=compare)
     return 1 if evaluation.failed else 0
 
 

@@ -572,9 +572,12 @@ def made(folder: str, queries: int, spent: Spent, json_wanted: bool) -> None:
         out.print(f"{_plural(spent.requests, 'request')} to the generator, {cost}")
 
 
-def evaluation(evaluation: _Evaluation, json_wanted: bool, per_query: bool = False) -> None:
+def evaluation(
+    evaluation: _Evaluation, json_wanted: bool, *, per_query: bool = False, side_by_side: bool = False
+) -> None:
+    """per_query: every measure of each. side_by_side: nDCG of each query, a column a mode."""
     if json_wanted:
-        as_json({**evaluation.to_json(), **({"per_query": evaluation.per_query} if per_query else {})})
+        as_json(evaluation.to_json() | ({"per_query": evaluation.per_query} if per_query or side_by_side else {}))
         return
     from rich.table import Table
 
@@ -595,6 +598,16 @@ def evaluation(evaluation: _Evaluation, json_wanted: bool, per_query: bool = Fal
     out.print(f"{_clean(evaluation.dataset)}: {documents}, {queries}, {index}")
     if evaluation.pooled:
         out.print(f"{_plural(evaluation.pooled, 'text')} over the model's limit, embedded in windows")
+    if side_by_side and not per_query:
+        modes, measure = evaluation.per_query, f"ndcg@{evaluation.settings['k']}"
+        each_query = Table(title=measure, box=None, pad_edge=False, title_justify="left")
+        each_query.add_column("query", overflow="fold")
+        for mode in modes:
+            each_query.add_column(mode, justify="right", no_wrap=True)
+        for query in next(iter(modes.values()), {}):
+            values = (f"{modes[mode][query][measure]:.4f}" for mode in modes)
+            each_query.add_row(Text(_clean(query)), *values)
+        wide.print(each_query)
     for name, value in evaluation.settings.items():
         if name != "k":
             out.print(f"{name}: {_clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))}")

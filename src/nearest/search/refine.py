@@ -41,6 +41,7 @@ class Refinement:
     def nothing(self) -> bool:
         return (
             self.rerank is None
+            and self.rerank_seconds is None
             and self.min_score is None
             and self.group_by is None
             and self.diversity == 0.0
@@ -52,6 +53,8 @@ class Refinement:
         depth = self.rerank_candidates
         if not isinstance(depth, int) or isinstance(depth, bool) or not 1 <= depth <= MAX_K:
             raise InvalidQuery(f"rerank_candidates must be an integer from 1 to {MAX_K}, got {depth!r}")
+        if self.rerank_seconds is not None and self.rerank is None:
+            raise InvalidQuery("rerank_seconds limits a reranker, and there is none; give one, or leave it out")
         if self.rerank_seconds is not None and not (_number(self.rerank_seconds) and self.rerank_seconds > 0):
             raise InvalidQuery(f"rerank_seconds must be above 0, or None for no limit, got {self.rerank_seconds!r}")
         if self.min_score is not None and not _number(self.min_score):
