@@ -85,6 +85,7 @@ from nearest.errors import (
 )
 from nearest.filters import Comparison, Filter, Support
 from nearest.stores._bm25 import K1, B
+from nearest.stores._grpc import RECONNECT, Reach
 from nearest.stores._milvus import EXACT_FILTERS, MAX_TERMS, MAX_TEXT, TERM_LENGTH, Columns, quoted
 
 if TYPE_CHECKING:
@@ -798,6 +799,7 @@ def _among(ids: Sequence[str]) -> str:
 
 def _connect(address: _Address, local: _Local | None) -> MilvusClient:
     try:
+        import grpc  # type: ignore[import-untyped]
         from pymilvus import MilvusClient
     except ImportError as error:
         raise MissingDependency("this store needs pymilvus; run: pip install 'nearest[milvus]'") from error
@@ -808,14 +810,19 @@ def _connect(address: _Address, local: _Local | None) -> MilvusClient:
         db_name=address.database,
         timeout=min(address.timeout, 10),
         dedicated=True,
+        grpc_options=dict(RECONNECT),
     )
+    connection = client._get_connection()
+    reach = Reach(connection._channel)
+
+    def give_up(error: Exception) -> bool:
+        if isinstance(error, grpc.RpcError):
+            reach.after(error)
+        raise error
+
     # Given a deadline the client repeats a call until then, but asks this first; a layer retries.
-    client._get_connection()._on_rpc_error = _give_up
+    connection._on_rpc_error = give_up
     return client
-
-
-def _give_up(error: Exception) -> bool:
-    raise error
 
 
 def _describe(client: MilvusClient, address: _Address) -> tuple[Schema, dict[str, Any]] | None:
@@ -979,7 +986,7 @@ def _errors(address: _Address) -> Iterator[None]:
 
 
 def _ours(error: Exception, address: _Address) -> NearestError:
-    import grpc  # type: ignore[import-untyped]
+    import grpc
     from pymilvus.exceptions import MilvusException  # type: ignore[import-untyped]
 
     where = address.shown
