@@ -153,7 +153,7 @@ def open(
         if (place.exists() and not place.database) or (
             opened_ledger is not None and "embedder" in opened_ledger.settings()
         ):
-            store = opened.enter_context(place.open_store())
+            store = opened.enter_context(place.open_store(opened_ledger.followed if opened_ledger else None))
             settings = (opened_ledger.settings() if opened_ledger is not None else place.glance()) or {}
             if "embedder" not in settings:
                 opened_ledger = opened_ledger or opened.enter_context(contextlib.closing(place.open_ledger()))
@@ -593,6 +593,8 @@ class Collection:
         if self.cache is not None:
             self.cache.close()
         self.store.close()  # last: its lock guards the ledger
+        if self._ledger is not None:
+            self._place.followed(self._ledger.followed)
 
     def _tell_usage(self) -> None:
         """What the model was asked for outside of runs, to the ledger; see `nearest.ingest.account`.
