@@ -194,9 +194,11 @@ def index_params(index: str | None = None, quantization: str | None = None) -> I
         try:
             told[name] = kinds[name](value)
         except (KeyError, ValueError):
+            usual = IndexParams()
             raise InvalidInput(
-                f"index has no setting {part.strip()!r}; give a profile, or of m=16, ef_construct=128, ef=100, "
-                "oversampling=2 and rescore=true those to change, joined by commas"
+                f"index has no setting {part.strip()!r}; give a profile, or of m={usual.m}, "
+                f"ef_construct={usual.ef_construct}, ef={usual.ef}, oversampling={usual.oversampling:g} and "
+                f"rescore={str(usual.rescore).lower()} those to change, joined by commas"
             ) from None
     return IndexParams(**told, quantization=cast("Any", quantization or "none"))
 

@@ -388,6 +388,10 @@ class MilvusStore(Store):
 
     @classmethod
     def open(cls, address: _Address, schema: Schema | None) -> MilvusStore:
+        if address.path is not None and not address.path.exists():  # Milvus Lite makes it by looking
+            if schema is None:
+                raise _missing(address)
+            _choose(address, _Server((3, 2), lite=True), schema)
         local = None if address.path is None else _Local.use(address.path)
         client = None
         try:
@@ -397,7 +401,7 @@ class MilvusStore(Store):
                 found = _describe(client, address)
                 if found is None:
                     if schema is None:
-                        raise NotACollection(f"{address.shown} holds no collection; to make one, give a schema")
+                        raise _missing(address)
                     _create(client, address, server, schema)
                     found = _describe(client, address)
                     if found is None:
@@ -823,6 +827,10 @@ def _connect(address: _Address, local: _Local | None) -> MilvusClient:
     # Given a deadline the client repeats a call until then, but asks this first; a layer retries.
     connection._on_rpc_error = give_up
     return client
+
+
+def _missing(address: _Address) -> NotACollection:
+    return NotACollection(f"{address.shown} holds no collection; to make one, give a schema")
 
 
 def _describe(client: MilvusClient, address: _Address) -> tuple[Schema, dict[str, Any]] | None:
