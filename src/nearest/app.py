@@ -155,7 +155,7 @@ def open(
         if (place.exists() and not place.database) or (
             opened_ledger is not None and "embedder" in opened_ledger.settings()
         ):
-            store = opened.enter_context(place.open_store())
+            store = opened.enter_context(place.open_store(opened_ledger.followed if opened_ledger else None))
             settings = (opened_ledger.settings() if opened_ledger is not None else place.glance()) or {}
             if "embedder" not in settings:
                 opened_ledger = opened_ledger or opened.enter_context(contextlib.closing(place.open_ledger()))
@@ -196,9 +196,11 @@ def index_params(index: str | None = None, quantization: str | None = None) -> I
         try:
             told[name] = kinds[name](value)
         except (KeyError, ValueError):
+            usual = IndexParams()
             raise InvalidInput(
-                f"index has no setting {part.strip()!r}; give a profile, or of m=16, ef_construct=128, ef=100, "
-                "oversampling=2 and rescore=true those to change, joined by commas"
+                f"index has no setting {part.strip()!r}; give a profile, or of m={usual.m}, "
+                f"ef_construct={usual.ef_construct}, ef={usual.ef}, oversampling={usual.oversampling:g} and "
+                f"rescore={str(usual.rescore).lower()} those to change, joined by commas"
             ) from None
     return IndexParams(**told, quantization=cast("Any", quantization or "none"))
 
@@ -609,6 +611,8 @@ class Collection:
         if self.cache is not None:
             self.cache.close()
         self.store.close()  # last: its lock guards the ledger
+        if self._ledger is not None:
+            self._place.followed(self._ledger.followed)
 
     def _tell_usage(self) -> None:
         """What the model was asked for outside of runs, to the ledger; see `nearest.ingest.account`.

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE = "edge"
 _LEDGER_FILE = "ledger.db"
+_FOLLOWED = "lexical.epoch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +154,17 @@ class Location:
 
     # --- the store ---
 
-    def open_store(self) -> Store:
-        """The collection's store, on which every filter and every kind of search holds."""
-        return self._complete(lambda: stores.connect(self.store_url), None)
+    def open_store(self, epoch: int | None = None) -> Store:
+        """The collection's store, on which every filter and every kind of search holds.
+
+        epoch: of a ledger in a database, see `followed`.
+        """
+        return self._complete(lambda: stores.connect(self.store_url), None, epoch)
+
+    def followed(self, epoch: int | None) -> None:
+        """The index of words beside the store, if there is one, holds what the ledger of this epoch accounts for."""
+        if epoch is not None and self.database and self.folder is not None and (self.folder / "lexical").exists():
+            (self.folder / _FOLLOWED).write_text(str(epoch))
 
     def create_store(self, schema: Schema) -> Store:
         """A new store, or the one that a creation left which was cut off before its ledger had settings.
@@ -232,23 +241,34 @@ class Location:
         assert self.folder is not None
         return f"{DEFAULT_STORE}:{self.folder / 'lexical'}"
 
-    def _complete(self, connect: Callable[[], Store], schema: Schema | None) -> Store:
+    def _complete(self, connect: Callable[[], Store], schema: Schema | None, epoch: int | None = None) -> Store:
         """In the layers; with the lexical index beside it where the store keeps no text."""
         store = connect()
         try:
             if store.schema.text is not None or self.folder is None:
                 return layers.stack_for(store, meter=self.meter)
             text = replace(store.schema, text="text") if schema is None else schema
-            # Others write to a collection whose ledger is in a database, and have an index of words of their own.
-            doubtful = schema is None and (self.database is not None or not (self.folder / "lexical").exists())
+            doubtful = schema is None and self._behind(epoch)
             companion = stores.connect(self._companion, companion_schema(text))
             complete = layers.stack_for(store, companion=companion, meter=self.meter)
-            if doubtful and isinstance(complete, Lexical) and store.count() != companion.count():
+            if doubtful and isinstance(complete, Lexical):
                 complete.verify(repair=True)
+                self.followed(epoch)
             return complete
         except BaseException:
             store.close()
             raise
+
+    def _behind(self, epoch: int | None) -> bool:
+        """Whether the index of words may lack something.
+
+        Others write to a collection whose ledger is in a database, and have an index of words of their own.
+        """
+        assert self.folder is not None
+        if not (self.folder / "lexical").exists():
+            return True
+        followed = self.folder / _FOLLOWED
+        return bool(self.database) and not (followed.is_file() and followed.read_text() == str(epoch))
 
     # --- the ledger ---
 

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import chromadb
 import httpx
@@ -24,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nearest import filters, stores
-from nearest.contract import Dense, IndexParams, Query, Record, Schema, VectorSpec
+from nearest.contract import Dense, Fused, IndexParams, Query, Record, Schema, VectorSpec
 from nearest.errors import (
     AccessDenied,
     BatchFailed,
@@ -41,6 +42,7 @@ from nearest.errors import (
 )
 from nearest.layers.residual import Residual
 from nearest.stores import chroma
+from nearest.stores.chroma import ChromaStore
 from nearest.testing import StoreSuite
 from nearest.testing.base import check_ranking, true_scores, vector
 from tests.stores.by_url import ByURL
@@ -202,6 +204,25 @@ def test_a_server_that_is_asked_too_much() -> None:
         with fake_server(status, {"Retry-After": "7"}) as (address, _), pytest.raises(Throttled) as raised:
             stores.connect(f"{address}/collection", SCHEMA)
         assert raised.value.context["retry_after"] == 7
+
+
+def test_a_server_that_says_it_was_late() -> None:
+    for status in (408, 504):
+        with fake_server(status) as (address, _), pytest.raises(TimedOut) as raised:
+            stores.connect(f"{address}/collection", SCHEMA)
+        assert raised.value.retryable
+
+
+def test_fused_queries_are_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stores.connect(f"chroma:{tmp_path}/fused", SCHEMA) as store:
+        assert isinstance(store, ChromaStore)
+        store.upsert([Record(f"r{i}", {"dense": [1.0, i, 0, 0]}) for i in range(9)])
+        asked = Mock(wraps=store._nearest)
+        monkeypatch.setattr(store, "_nearest", asked)
+        find = Fused((Dense([1.0, 0, 0, 0]), Dense([1.0, 8, 0, 0])))
+        first, second = store.search_many([Query(find, k=3), Query(find, k=3)])
+        assert [hit.id for hit in first] == [hit.id for hit in second]
+        assert asked.call_count == 1
 
 
 def test_a_server_that_does_not_answer_in_time() -> None:

@@ -359,6 +359,14 @@ def test_a_schema_that_cannot_be_held_leaves_nothing(file: str) -> None:
         stores.connect(file)
 
 
+def test_a_file_that_is_not_there_is_not_made_by_looking_for_it(file: str, tmp_path: Path) -> None:
+    with pytest.raises(NotACollection, match="give a schema"):
+        stores.connect(file)
+    with pytest.raises(UnsupportedError, match="it has hnsw"):
+        stores.connect(f"{file}?index=diskann", SCHEMA)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_options_are_told(file: str) -> None:
     stores.connect(f"{file}?index=flat", SCHEMA).close()
     with pytest.raises(SchemaMismatch, match="index was flat, now hnsw"):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import nearest
 from nearest import filters, stores
 from nearest.contract import (
     MAX_K,
@@ -457,6 +458,27 @@ def test_a_wrong_password(postgres: Postgres) -> None:
         postgres.run("SELECT pg_reload_conf()")
 
 
+def test_a_password_that_is_not_right_any_more(postgres: Postgres) -> None:
+    rules = postgres.folder / "pg_hba.conf"
+    open_to_all = rules.read_text()
+    postgres.run("DROP ROLE IF EXISTS changed", "CREATE ROLE changed SUPERUSER LOGIN PASSWORD 'old'")
+    rules.write_text("local all changed scram-sha-256\n" + open_to_all)
+    try:
+        postgres.run("SELECT pg_reload_conf()")
+        url = postgres.url(user="changed", password="old", connect_timeout=1, table=f"own{next(_numbers)}")
+        with nearest.connect(url, SCHEMA) as store:
+            postgres.run(
+                "ALTER ROLE changed PASSWORD 'new'",
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'changed'",
+            )
+            with pytest.raises(AccessDenied, match="check the user and the password") as caught:
+                store.count()
+            assert not caught.value.retryable
+    finally:
+        rules.write_text(open_to_all)
+        postgres.run("SELECT pg_reload_conf()")
+
+
 def test_a_user_who_may_not_create_the_extension(postgres: Postgres) -> None:
     database, table = postgres.database(), f"own{next(_numbers)}"
     postgres.run("DROP ROLE IF EXISTS limited", "CREATE ROLE limited LOGIN")
@@ -519,6 +541,20 @@ def test_a_connection_that_was_cut_is_replaced(postgres: Postgres, url: str) -> 
         postgres.run(f"SELECT pg_terminate_backend({number}, 5000)")
         with pytest.raises(ConnectionFailed) as caught:
             store.count()
+        assert caught.value.retryable
+        assert store.count() == 0
+
+
+def test_a_transaction_that_was_idle_for_too_long_is_repeated(postgres: Postgres, url: str) -> None:
+    """As a slow network makes it; nothing of it is kept."""
+    with stores.connect(f"{url}&options=-cidle_in_transaction_session_timeout%3D100", SCHEMA) as store:
+        assert isinstance(store, pgvector.PgvectorStore)
+        with store._connection() as connection, connection.transaction():
+            connection.execute(b"SELECT 1")
+            while postgres.run(f"SELECT 1 FROM pg_stat_activity WHERE pid = {connection.info.backend_pid}"):
+                pass
+            with pytest.raises(ConnectionFailed, match="too slow, try again") as caught, pgvector._database_errors("x"):
+                connection.execute(b"SELECT 1")
         assert caught.value.retryable
         assert store.count() == 0
 

@@ -10,15 +10,17 @@ import importlib
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import Mock
 from urllib.parse import quote
 
+import grpc  # type: ignore[import-untyped]
+import numpy as np
 import pytest
 
 import nearest
-from nearest.contract import Schema, VectorSpec
+from nearest.contract import Dense, Query, Schema, VectorSpec
 from nearest.errors import ConnectionFailed
 from nearest.layers.retry import Retry
 from tests.stores import faults
@@ -115,14 +117,33 @@ def test_postgresql(postgres: Postgres) -> None:  # noqa: F811
     check(postgresql(postgres), (f"{postgres.socket}/.s.PGSQL.5432", "postgresql"))
 
 
+@pytest.fixture(params=["milvus", "qdrant", "weaviate"])
+def over_grpc(request: pytest.FixtureRequest) -> Iterator[tuple[int, str]]:
+    """A port where a store's server speaks gRPC, and the store's URL for such a port."""
+    if request.param == "milvus":
+        yield port_of(f"{request.getfixturevalue('milvus_server')}/"), "milvus://127.0.0.1:{}/back"
+    elif request.param == "qdrant":
+        with serving_grpc(Double()) as qdrant:
+            yield qdrant.port, "qdrant://127.0.0.1:1/back?grpc=true&grpc_port={}"
+    else:
+        with serving(Weaviate()) as weaviate:
+            yield weaviate.grpc_port, f"weaviate://127.0.0.1:{weaviate.port}/Back?grpc={{}}"
+
+
 @pytest.mark.filterwarnings("ignore:Local mode")
-def test_a_qdrant_that_is_back_is_soon_found_over_grpc() -> None:
-    """Left to itself gRPC tries again after a second, then more and more seldom, and fails all calls between."""
-    url = "qdrant://127.0.0.1:1/back?grpc=true&grpc_port={}"
+def test_a_server_that_is_back_is_soon_found_over_grpc(
+    over_grpc: tuple[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left to itself gRPC tries again after a second, then more and more seldom, and fails all calls between.
+
+    And it looks only every 5 s whether it is time, unless somebody waits, or serves, as our doubles do.
+    """
+    port, url = over_grpc
+    waited = Mock(wraps=grpc.channel_ready_future)
+    monkeypatch.setattr(grpc, "channel_ready_future", waited)
     with (
-        serving_grpc(Double()) as double,
-        nearest.connect(url.format(double.port), Schema({"dense": VectorSpec(4)})),
-        Proxy(double.port) as proxy,
+        nearest.connect(url.format(port), Schema({"dense": VectorSpec(4)})),
+        Proxy(port) as proxy,
         nearest.connect(url.format(proxy.port)) as store,
     ):
         retry = faults._layer(store, Retry)
@@ -131,7 +152,11 @@ def test_a_qdrant_that_is_back_is_soon_found_over_grpc() -> None:
         proxy.refuse()
         for _ in range(2):  # the connection that breaks, and one that is refused
             with pytest.raises(ConnectionFailed):
-                retry.inner.count()
+                retry.inner.search(Query(Dense(np.ones(4))))
         proxy.lift()
-        assert store.count() == 0
+        assert store.search(Query(Dense(np.ones(4)))) == []
         assert pauses.call_count <= 3
+        assert waited.called
+        proxy.refuse()  # and it may be closed while somebody waits
+        with pytest.raises(ConnectionFailed):
+            retry.inner.search(Query(Dense(np.ones(4))))

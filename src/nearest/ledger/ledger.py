@@ -35,6 +35,8 @@ _AT_ONCE = 500  # values in one IN (...)
 class Ledger:
     """Every method is one transaction and safe from several threads.
 
+    followed: the epoch up to which this process saw every change: of when it was opened, or of its own last change;
+    None once another process changed something in between.
     Raises DiskFull, ReadOnly, CollectionDamaged or ConnectionFailed for what the database reports.
     """
 
@@ -47,6 +49,7 @@ class Ledger:
         self._key = name
         self.visibility = visibility or Visibility()
         self._mutex = self.visibility.mutex
+        self.followed: int | None = None
 
     @classmethod
     def open(cls, location: Path | None, visibility: Visibility | None = None, *, shared: bool = False) -> Self:
@@ -123,6 +126,7 @@ class Ledger:
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(self._number)))
                 self._migrate(connection)
             self.visibility.state = self._seen()
+            self.followed = self.visibility.epoch
         except BaseException:
             self._engine.dispose()
             raise
@@ -174,6 +178,12 @@ class Ledger:
         with self._transaction() as connection:
             pending = [(i.committed, i.new, i.old) for i in _intents(connection)]
             return State(hidden(pending), _epoch(connection))
+
+    def _advance(self, connection: sa.Connection) -> int:
+        alone = self.followed is not None and self.followed == _epoch(connection)
+        epoch = _next_epoch(connection)
+        self.followed = epoch if alone else None
+        return epoch
 
     def _show(self, hidden: frozenset[str], epoch: int | None = None) -> None:
         """The mutex is held."""
@@ -393,7 +403,7 @@ class Ledger:
                     connection.execute(chunks.insert(), [row for change in kept for row in _chunk_rows(change)])
                 connection.execute(intents.update().values(committed=True))
                 pending = _intents(connection)
-                epoch = _next_epoch(connection)
+                epoch = self._advance(connection)
             self._show(frozenset().union(*(intent.old for intent in pending)), epoch)
 
     def settle(self) -> None:
@@ -413,7 +423,7 @@ class Ledger:
             with self._transaction() as connection:
                 connection.execute(intents.delete())
                 # A search during which they came and went must not take before and after for the same.
-                epoch = _next_epoch(connection)
+                epoch = self._advance(connection)
             self._show(frozenset(), epoch)
 
 

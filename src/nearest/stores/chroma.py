@@ -262,9 +262,13 @@ class ChromaStore(Store):
     def _search_many(self, queries: list[Query]) -> list[list[Hit]]:
         answers: list[list[Hit]] = [[] for _ in queries]
         together: dict[str, tuple[list[int], Any, int]] = {}
+        fused = [i for i, query in enumerate(queries) if isinstance(query.find, Fused)]
+        if fused:
+            # Comes back here, with all parts of all queries as one batch.
+            for i, hits in zip(fused, fused_search(self, [queries[i] for i in fused]), strict=True):
+                answers[i] = hits
         for i, query in enumerate(queries):
             if isinstance(query.find, Fused):
-                answers[i] = fused_search(self, [query])[0]
                 continue
             native = None if query.where is None else _translate(query.where)
             if native is False:
@@ -708,7 +712,7 @@ def _known(place: str, error: Exception) -> NearestError | None:
             case httpx.HTTPStatusError():
                 return _refused(place, fault.response.status_code, said, fault.response.headers.get("retry-after"))
             case httpx.TimeoutException():
-                return TimedOut(f"{place} did not answer in time; try again, or raise the option timeout")
+                return _late(place)
             case httpx.InvalidURL():
                 return InvalidInput(f"{place}: {fault}")
             case httpx.TransportError():
@@ -732,6 +736,8 @@ def _refused(place: str, status: int, said: str, retry_after: str | None) -> Nea
             return AccessDenied(f"{place} refuses: set a right key in {_KEY_VARIABLE}, and see its rights ({said})")
         case 404:
             return NotACollection(f"{place} is not there: the collection, the tenant or the database ({said})")
+        case 408 | 504:
+            return _late(place)
         case 413:
             return InvalidRecord(f"larger than what {place} takes in one request; split it")
         case 429 | 503:
@@ -741,6 +747,10 @@ def _refused(place: str, status: int, said: str, retry_after: str | None) -> Nea
             return _failed(place, said) if "Error executing" in said else ConnectionFailed(f"{place} failed ({said})")
         case _:
             return InvalidInput(f"{place} refuses: {said}")
+
+
+def _late(place: str) -> TimedOut:
+    return TimedOut(f"{place} did not answer in time; try again, or raise the option timeout")
 
 
 def _failed(place: str, said: str) -> NearestError:

@@ -85,6 +85,7 @@ from nearest.errors import (
 )
 from nearest.filters import Comparison, Filter, Support
 from nearest.stores._bm25 import K1, B
+from nearest.stores._grpc import RECONNECT, Reach
 from nearest.stores._milvus import EXACT_FILTERS, MAX_TERMS, MAX_TEXT, TERM_LENGTH, Columns, quoted
 
 if TYPE_CHECKING:
@@ -387,6 +388,10 @@ class MilvusStore(Store):
 
     @classmethod
     def open(cls, address: _Address, schema: Schema | None) -> MilvusStore:
+        if address.path is not None and not address.path.exists():  # Milvus Lite makes it by looking
+            if schema is None:
+                raise _missing(address)
+            _choose(address, _Server((3, 2), lite=True), schema)
         local = None if address.path is None else _Local.use(address.path)
         client = None
         try:
@@ -396,7 +401,7 @@ class MilvusStore(Store):
                 found = _describe(client, address)
                 if found is None:
                     if schema is None:
-                        raise NotACollection(f"{address.shown} holds no collection; to make one, give a schema")
+                        raise _missing(address)
                     _create(client, address, server, schema)
                     found = _describe(client, address)
                     if found is None:
@@ -798,6 +803,7 @@ def _among(ids: Sequence[str]) -> str:
 
 def _connect(address: _Address, local: _Local | None) -> MilvusClient:
     try:
+        import grpc  # type: ignore[import-untyped]
         from pymilvus import MilvusClient
     except ImportError as error:
         raise MissingDependency("this store needs pymilvus; run: pip install 'nearest[milvus]'") from error
@@ -808,14 +814,23 @@ def _connect(address: _Address, local: _Local | None) -> MilvusClient:
         db_name=address.database,
         timeout=min(address.timeout, 10),
         dedicated=True,
+        grpc_options=dict(RECONNECT),
     )
+    connection = client._get_connection()
+    reach = Reach(connection._channel)
+
+    def give_up(error: Exception) -> bool:
+        if isinstance(error, grpc.RpcError):
+            reach.after(error)
+        raise error
+
     # Given a deadline the client repeats a call until then, but asks this first; a layer retries.
-    client._get_connection()._on_rpc_error = _give_up
+    connection._on_rpc_error = give_up
     return client
 
 
-def _give_up(error: Exception) -> bool:
-    raise error
+def _missing(address: _Address) -> NotACollection:
+    return NotACollection(f"{address.shown} holds no collection; to make one, give a schema")
 
 
 def _describe(client: MilvusClient, address: _Address) -> tuple[Schema, dict[str, Any]] | None:
@@ -979,7 +994,7 @@ def _errors(address: _Address) -> Iterator[None]:
 
 
 def _ours(error: Exception, address: _Address) -> NearestError:
-    import grpc  # type: ignore[import-untyped]
+    import grpc
     from pymilvus.exceptions import MilvusException  # type: ignore[import-untyped]
 
     where = address.shown

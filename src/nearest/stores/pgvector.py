@@ -143,9 +143,11 @@ class PgvectorStore(Store):
     )  # fmt: skip
 
     def __init__(
-        self, collection: _Collection, pool: ConnectionPool[Any], indexed: set[str], probes: int | None
-    ) -> None:
+        self, collection: _Collection, pool: ConnectionPool[Any], indexed: set[str], probes: int | None,
+        conninfo: dict[str, Any],
+    ) -> None:  # fmt: skip
         self.schema = collection.schema
+        self._conninfo = conninfo
         self._c = collection
         self._pool = pool
         self._indexed = indexed  # vector columns with an index, as far as this process knows
@@ -162,8 +164,17 @@ class PgvectorStore(Store):
     def _connection(self) -> Iterator[Connection[Any]]:
         if self._closed:
             raise StorageError(f"{self._c.where} was closed; open it again")
-        with _database_errors(self._c.where), self._pool.connection() as connection:
-            yield connection
+        import psycopg
+        from psycopg_pool import PoolTimeout
+
+        with _database_errors(self._c.where):
+            try:
+                with self._pool.connection() as connection:
+                    yield connection
+            except PoolTimeout:
+                # The pool tells nobody why it cannot connect: of a password that is not right any more, say.
+                psycopg.connect(**self._conninfo).close()
+                raise
 
     # --- writing ---
 
@@ -352,7 +363,7 @@ def connect(url: StoreURL, schema: Schema | None) -> PgvectorStore:
             kwargs={**conninfo, "autocommit": True}, min_size=1, max_size=int(options["pool"]), open=True,
             configure=configure, timeout=float(conninfo["connect_timeout"]), num_workers=1, name="nearest",
         )  # fmt: skip
-    return PgvectorStore(collection, pool, indexed, probes)
+    return PgvectorStore(collection, pool, indexed, probes, conninfo)
 
 
 # --- opening ---------------------------------------------------------------------------------------
@@ -1313,6 +1324,8 @@ def _ours(error: Any, where: str) -> NearestError:
             return AccessDenied(f"{said}; an administrator must grant it (USAGE and CREATE on the schema to create)")
         case errors.QueryCanceled() | errors.ConnectionTimeout():
             return TimedOut(f"{said}; raise ?timeout= or ?connect_timeout=")
+        case errors.IdleInTransactionSessionTimeout():  # nothing of the transaction is kept
+            return ConnectionFailed(f"{said}; the network or this machine was too slow, try again")
         case errors.TooManyConnections() | errors.CannotConnectNow() | errors.LockNotAvailable():
             return Throttled(f"{said}; try again")
         case errors.DeadlockDetected() | errors.SerializationFailure():

@@ -75,6 +75,7 @@ from nearest.errors import (
 from nearest.filters import Comparison, Filter
 from nearest.stores import _qdrant
 from nearest.stores._bm25 import K1, Analyzer, B
+from nearest.stores._grpc import RECONNECT, reaching
 from nearest.stores._qdrant import ID_KEY, TIES, Dialect
 
 if TYPE_CHECKING:
@@ -104,8 +105,6 @@ _REQUEST_BYTES = 16 * 2**20  # half of what a server takes in one request unless
 _BYTES_A_NUMBER = 21  # of a float32 as JSON
 _DEEPEST_GRPC = 20  # levels of a payload; gRPC messages nest at most 100 deep, and a level takes up to four
 _POLL = 0.2  # seconds between questions whether an index is built
-# gRPC refuses calls between two attempts to reach the server, of which it makes few: after 1 s, and up to every 2 min.
-_RECONNECT = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 2_000}
 
 
 class QdrantStore(Dialect):
@@ -444,11 +443,15 @@ def connect(url: StoreURL, schema: Schema | None) -> QdrantStore:
         https=tls,
         api_key=address.key,
         prefer_grpc=grpc,
-        grpc_options=dict(_RECONNECT),
+        grpc_options=dict(RECONNECT),
         check_compatibility=False,  # by a thread of its own that warns; `open` checks the version
         **connection,
     )
     try:
+        if grpc:
+            remote: Any = client._client
+            remote._init_grpc_channel()
+            remote._grpc_channel_pool = [reaching(channel) for channel in remote._grpc_channel_pool]
         return QdrantStore.open(client, address.collection, schema, creation, place=address.place, grpc=grpc)
     except BaseException:
         client.close()

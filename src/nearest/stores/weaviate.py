@@ -94,12 +94,13 @@ from nearest.errors import (
 )
 from nearest.filters import ORDER_OPS, And, Comparison, Filter, Loose, Not, Or, Scalar
 from nearest.stores._bm25 import K1, Analyzer, B
+from nearest.stores._grpc import RECONNECT, reaching
 
 if TYPE_CHECKING:
     from weaviate import WeaviateClient
     from weaviate.collections.classes.filters import _Filters as Condition
 
-REQUIRES = {"weaviate-client": ">=4.18,<5"}
+REQUIRES = {"weaviate-client": ">=4.20,<5"}
 KNOWN_GAPS: tuple[Gap, ...] = ()
 IDENTITY = ("tenant",)
 
@@ -784,7 +785,7 @@ def _whole(options: Mapping[str, str], name: str) -> int | None:
 def _client(options: Options, place: str) -> WeaviateClient:
     try:
         from weaviate import WeaviateClient
-        from weaviate.classes.init import AdditionalConfig, Auth, Timeout
+        from weaviate.classes.init import AdditionalConfig, Auth, GrpcConfig, Timeout
         from weaviate.connect import ConnectionParams
     except ImportError as error:
         raise MissingDependency("the Weaviate client is not installed; run: pip install 'nearest[weaviate]'") from error
@@ -800,7 +801,10 @@ def _client(options: Options, place: str) -> WeaviateClient:
                 grpc_secure=options.tls,
             ),
             auth_client_secret=None if options.key is None else Auth.api_key(options.key),
-            additional_config=AdditionalConfig(timeout=Timeout(query=seconds, insert=seconds, init=seconds)),
+            additional_config=AdditionalConfig(
+                timeout=Timeout(query=seconds, insert=seconds, init=seconds),
+                grpc_config=GrpcConfig(channel_options=list(RECONNECT.items())),
+            ),
             skip_init_checks=True,  # they ask a package registry for newer clients
         )
 
@@ -819,7 +823,7 @@ def _without_retries(client: WeaviateClient, place: str) -> None:
 
     connection: Any = client._connection
     connection._grpc_stub = weaviate_pb2_grpc.WeaviateStub(  # type: ignore[no-untyped-call]
-        grpc.intercept_channel(connection._grpc_channel, Once())
+        grpc.intercept_channel(reaching(connection._grpc_channel), Once())
     )
 
 
