@@ -163,7 +163,8 @@ def limits() -> str:
          f"{_isolated.MOST_SECONDS / 60:.0f} min; {_isolated.TOTAL} times that for all of its documents"],
         ["pages of a PDF", f"{pdf.MAX_PAGES:,}"],
         ["an archive, and a format that is one (DOCX, PPTX, XLSX, EPUB), unpacked",
-         f"{_extra.MAX_EXPANDED // mib} MiB, {_extra.MAX_MEMBERS:,} files"],
+         f"{_extra.MAX_EXPANDED // mib} MiB, {_extra.MAX_MEMBERS:,} files; over {_extra._SMALL // mib} MiB "
+         f"{_extra.MAX_RATIO} times its size"],
         ["archives in an archive", f"{zip.MAX_DEPTH} deep"],
         ["standard input", f"{sources._MAX_STDIN // mib} MiB"],
         ["a web page", f"{web.MAX_BYTES // mib} MiB, {web.SECONDS:.0f} s, {web.MAX_REDIRECTS} redirects"],
