@@ -147,13 +147,14 @@ def readers() -> str:
 
 def limits() -> str:
     """What bounds a file, from the constants that hold it."""
-    from nearest.ingest import remote, sources, web
+    from nearest.ingest import files, remote, sources, web
     from nearest.readers import _decode, _extra, _isolated, _worker, csv, pdf, zip
 
     mib = 1 << 20
     rows = [
         ["a file that is read as a whole", f"{_decode.MAX_BYTES // mib} MiB"],
         ["a line of JSONL, a row of CSV", f"{_decode.MAX_LINE // mib} million characters"],
+        ["failures of one file that are told one by one", f"{files.MAX_FAILURES:,}; of the others their number"],
         ["columns of CSV", f"{csv._MAX_COLUMNS:,}"],
         ["text of one document of a format with a process of its own",
          f"{_worker.MAX_TEXT // 1_000_000} million characters"],

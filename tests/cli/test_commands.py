@@ -293,7 +293,7 @@ def test_chunk_of_what_cannot_be_cut(run: Run, tmp_path: Path) -> None:
 def test_a_dry_run_tells_what_would_be_done_and_does_nothing(run: Run, docs: Path) -> None:
     told = run("add", docs, "--dry-run")
     assert told.code == 0
-    assert "2 to embed, 0 unchanged, 0 unreadable" in told.out
+    assert "2 to embed, 0 unchanged, 0 failing" in told.out
     assert "Nothing was written." in told.out
     assert not Path(".nearest").exists()
     run("add", docs)

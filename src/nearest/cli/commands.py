@@ -133,7 +133,11 @@ def add(
         float | None, typer.Option(metavar="DOLLARS", help="Stop before embedding costs more than this.")
     ] = None,
     skip_duplicates: Annotated[
-        float | None, typer.Option(metavar="X", help="Leave out passages that resemble others so much (0.9, say).")
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Leave out passages that resemble others so much (0.9, say); the first of each document stays.",
+        ),
     ] = None,
     detect_language: Annotated[
         bool, typer.Option("--detect-language", help="Tell each passage's language (_chunk.facts.language).")

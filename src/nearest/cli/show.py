@@ -246,7 +246,7 @@ def plan(collection: str, plan: _Plan, json_wanted: bool) -> None:
     if plan.budget is not None:
         cost += f"; {'may be over' if about and plan.over else 'over' if plan.over else 'within'} the budget of "
         cost += f"${plan.budget:,.4f}"
-    documents = f"{plan.documents:,} to embed, {plan.unchanged:,} unchanged, {len(plan.failed):,} unreadable"
+    documents = f"{plan.documents:,} to embed, {plan.unchanged:,} unchanged, {len(plan.failed):,} failing"
     chunks = f"{cuts}{plan.chunks:,}"
     if plan.duplicates:
         chunks += f", and {cuts}{_plural(plan.duplicates, 'near-duplicate')} left out"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nearest.contract import Embedder, Float32, Usage, canonical_json
+from nearest.contract import Embedder, Float32, Usage, canonical_json, token_counts
 from nearest.embedders import _registry, named
 from nearest.embedders._remote import check_texts
 from nearest.errors import InvalidInput, ModelError, TextTooLong
@@ -126,7 +126,7 @@ class SentenceTransformersEmbedder(Embedder):
         if not len(texts):
             return np.empty((0, self.dimension), np.float32)
         whole = [self._prefixes[kind] + text for text in texts]
-        lengths = [len(encoding) for encoding in self.tokenizer.encode_batch_fast(whole)]
+        lengths = token_counts(self.tokenizer, whole)
         over = [i for i, length in enumerate(lengths) if length > self.max_tokens]
         if over and not truncate:
             raise TextTooLong(
