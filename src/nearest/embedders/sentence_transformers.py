@@ -91,7 +91,11 @@ class SentenceTransformersEmbedder(Embedder):
         self.prefixes = _registry.prefixes(
             name.partition(":")[2].partition("?")[0], model.prompts or {}, query_prefix, document_prefix
         )
-        whole = max((getattr(part, "word_embedding_dimension", None) or 0 for part in model), default=0)
+        # That of the last part that has one, as the library tells its own, but before it is cut.
+        sizes = (getattr(part, "get_embedding_dimension", None) for part in reversed(list(model)))
+        whole = next((int(size() or 0) for size in sizes if size is not None), 0)
+        if dimensions is not None and 0 < whole < dimensions:  # the library would take it for the whole
+            raise InvalidInput(f"{name}: the model gives vectors of {whole} dimensions, not {dimensions}")
         shortened = untrained(name.partition(":")[2].partition("?")[0], dimensions, whole)
         self.note = "; ".join(filter(None, (self.prefixes.note, shortened)))
         self._prefixes = {"query": self.prefixes.query, "document": self.prefixes.document}
