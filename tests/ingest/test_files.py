@@ -12,6 +12,7 @@ import pytest
 import nearest
 from nearest import cli, embedders, errors
 from nearest.app import Collection
+from nearest.contract import Usage
 from nearest.ingest import files
 from tests.fakes import HashEmbedder, LineChunker
 
@@ -259,3 +260,15 @@ def test_a_plan_foretells_what_is_over_the_models_limit(tmp_path: Path) -> None:
         report = kb.add_files(docs)
         assert [failure.id for failure in report.failed] == [failure.id for failure in plan.failed]
         assert (report.added, report.chunks) == (plan.documents, plan.chunks)
+
+
+def test_a_plan_is_refused_what_the_run_is_and_forgets_the_time_of_a_tiny_run(kb: Collection, docs: Path) -> None:
+    with pytest.raises(errors.InvalidInput, match="either truncated or pooled"):
+        kb.plan_files(docs, truncate=True, pool=True)
+    kb.ledger.used(1, kb.embedder.name, Usage(texts=1, tokens=5), 5_000.0)  # five tokens, and the model to load
+    seconds = kb.plan_files(docs).seconds
+    assert seconds is not None
+    assert seconds < 1_000
+    kb.ledger.used(2, kb.embedder.name, Usage(texts=1, tokens=9_995), 5_000.0)
+    plan = kb.plan_files(docs)
+    assert plan.seconds == plan.usage.tokens, "a second a token, as the runs had it"

@@ -18,7 +18,7 @@ import numpy as np
 from nearest.contract import Embedder, Float32, Usage, canonical_json, token_counts
 from nearest.embedders import _registry, named
 from nearest.embedders._remote import check_texts
-from nearest.errors import InvalidInput, ModelError, TextTooLong
+from nearest.errors import InvalidInput, ModelError, TextTooLong, UnsupportedError
 from nearest.remote import client
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def load(
     trained for it, the embedder's `note` does. The prefixes are the
     model's own prompts unless given, or its family's where it has none, as in `local`. device: `cpu`, `cuda`,
     `mps`; the best there is by default. batch: texts at once.
-    Raises ModelError where the model cannot be loaded, MissingDependency, InvalidInput.
+    Raises ModelError where the model cannot be loaded, MissingDependency, InvalidInput, and UnsupportedError
+    for more dimensions than the model has.
     """
     if (dimensions is not None and dimensions < 1) or batch < 1:
         raise InvalidInput("dimensions and batch must be at least 1")
@@ -95,7 +96,7 @@ class SentenceTransformersEmbedder(Embedder):
         sizes = (getattr(part, "get_embedding_dimension", None) for part in reversed(list(model)))
         whole = next((int(size() or 0) for size in sizes if size is not None), 0)
         if dimensions is not None and 0 < whole < dimensions:  # the library would take it for the whole
-            raise InvalidInput(f"{name}: the model gives vectors of {whole} dimensions, not {dimensions}")
+            raise UnsupportedError(f"{name}: the model gives vectors of {whole} dimensions, not {dimensions}")
         shortened = untrained(name.partition(":")[2].partition("?")[0], dimensions, whole)
         self.note = "; ".join(filter(None, (self.prefixes.note, shortened)))
         self._prefixes = {"query": self.prefixes.query, "document": self.prefixes.document}

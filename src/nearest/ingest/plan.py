@@ -34,6 +34,7 @@ from nearest.ingest.write import (
     Report,
     Tagged,
     Writer,
+    check_long,
     content_hash,
     embedded,
     taken,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 
 _SAMPLE = 32  # texts
+_ENOUGH = 10_000  # tokens; the time of fewer is that of loading the model
 _SPECIAL = 16  # tokens that models put around a text, and more
 
 
@@ -189,14 +191,16 @@ class Planner:
         progress: Callable[[Any], None] | None = None,
         run: int | None = None,
     ) -> Report:
+        check_long(truncate, pool)
         salt = self._writer.salt(pool)
         for window in windows(documents):
             self._window(window, salt, truncate, truncate or pool)
         plan = self.plan
-        before = self._ledger.usage().get(self._embedder.name)
-        if before and before["tokens"] and before["seconds"]:
+        before = self._ledger.usage().get(self._embedder.name) or {"tokens": 0, "seconds": 0}
+        free = not self._embedder.remote and self._embedder.price == 0 and self._sample
+        if before["tokens"] and before["seconds"] and not (free and before["tokens"] < _ENOUGH):
             plan.seconds = plan.usage.tokens / (before["tokens"] / before["seconds"])
-        elif not self._embedder.remote and self._embedder.price == 0 and self._sample:
+        elif free:
             plan.seconds = plan.usage.tokens * self._seconds_a_token()
         if self._late is not None and self._sample and plan.seconds is not None:
             plan.seconds += plan.chunks * _seconds_each(self._late.token_vectors, self._sample)
