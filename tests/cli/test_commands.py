@@ -17,7 +17,7 @@ import pytest
 import nearest
 from nearest import embedders, generators, rerankers, stores
 from nearest.answer import confidence
-from nearest.cli import main
+from nearest.cli import main, show
 from nearest.contract import Embedder, IndexParams
 from nearest.errors import CollectionDamaged, ConnectionFailed, DiskFull, MissingDependency, ModelError, ReadOnly
 from tests.answer.conftest import Scripted
@@ -660,6 +660,11 @@ def test_info(run: Run) -> None:
     assert facts["store"]["memory_bytes"] is None
     assert "memory_bytes=not told by the database" in store
     assert f"disk_bytes={facts['store']['disk_bytes'] / 2**20:,.1f} MiB" in store
+
+
+def test_info_tells_numbers_that_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    show.facts({"usage": {"a": {"tokens": 12_345, "seconds": 0.5374578070041025}}, "failed": {}}, False)
+    assert "a=(tokens=12,345, seconds=0.5375)" in capsys.readouterr().out
 
 
 UNREACHABLE = ["qdrant", "weaviate", "milvus", "chroma", "postgresql"]

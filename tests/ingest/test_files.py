@@ -269,6 +269,7 @@ def test_a_plan_is_refused_what_the_run_is_and_forgets_the_time_of_a_tiny_run(kb
     seconds = kb.plan_files(docs).seconds
     assert seconds is not None
     assert seconds < 1_000
+    assert kb.plan_files(docs / "photo.png").seconds == 0, "nothing is to be embedded"
     kb.ledger.used(2, kb.embedder.name, Usage(texts=1, tokens=9_995), 5_000.0)
     plan = kb.plan_files(docs)
     assert plan.seconds == plan.usage.tokens, "a second a token, as the runs had it"

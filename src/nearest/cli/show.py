@@ -537,6 +537,8 @@ def _fact(name: str, value: Any) -> str:
         return "not told by the database"
     if name.endswith("_bytes"):
         return f"{value / 2**20:,.1f} MiB"
+    if isinstance(value, float):
+        return f"{round(value, 4):,}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 

@@ -237,7 +237,7 @@ class RemoteEmbedder(Embedder):
         hint = "; name the model's tokenizer (tokenizer=...) for an exact count" if tokens.startswith("about") else ""
         return TextTooLong(
             f"the text has {tokens} tokens, and {self.name} takes {self.max_tokens}; split it into chunks, or pass "
-            f"truncate=True to embed its beginning alone{hint}",
+            f"truncate=True (--truncate) to embed its beginning alone{hint}",
             limit=self.max_tokens,
         )
 

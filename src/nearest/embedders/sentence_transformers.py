@@ -136,7 +136,7 @@ class SentenceTransformersEmbedder(Embedder):
         if over and not truncate:
             raise TextTooLong(
                 f"text {over[0]} has {lengths[over[0]]} tokens, and {self.name} takes {self.max_tokens}; split it into "
-                "chunks, or pass truncate=True to embed its beginning alone",
+                "chunks, or pass truncate=True (--truncate) to embed its beginning alone",
                 index=over[0], tokens=lengths[over[0]], limit=self.max_tokens,
             )  # fmt: skip
         with self._lock:

@@ -198,7 +198,9 @@ class Planner:
         plan = self.plan
         before = self._ledger.usage().get(self._embedder.name) or {"tokens": 0, "seconds": 0}
         free = not self._embedder.remote and self._embedder.price == 0 and self._sample
-        if before["tokens"] and before["seconds"] and not (free and before["tokens"] < _ENOUGH):
+        if not plan.usage.tokens:
+            plan.seconds = 0.0
+        elif before["tokens"] and before["seconds"] and not (free and before["tokens"] < _ENOUGH):
             plan.seconds = plan.usage.tokens / (before["tokens"] / before["seconds"])
         elif free:
             plan.seconds = plan.usage.tokens * self._seconds_a_token()
