@@ -147,13 +147,14 @@ def readers() -> str:
 
 def limits() -> str:
     """What bounds a file, from the constants that hold it."""
-    from nearest.ingest import remote, sources, web
+    from nearest.ingest import files, remote, sources, web
     from nearest.readers import _decode, _extra, _isolated, _worker, csv, pdf, zip
 
     mib = 1 << 20
     rows = [
         ["a file that is read as a whole", f"{_decode.MAX_BYTES // mib} MiB"],
         ["a line of JSONL, a row of CSV", f"{_decode.MAX_LINE // mib} million characters"],
+        ["failures of one file that are told one by one", f"{files.MAX_FAILURES:,}; of the others their number"],
         ["columns of CSV", f"{csv._MAX_COLUMNS:,}"],
         ["text of one document of a format with a process of its own",
          f"{_worker.MAX_TEXT // 1_000_000} million characters"],
@@ -163,7 +164,8 @@ def limits() -> str:
          f"{_isolated.MOST_SECONDS / 60:.0f} min; {_isolated.TOTAL} times that for all of its documents"],
         ["pages of a PDF", f"{pdf.MAX_PAGES:,}"],
         ["an archive, and a format that is one (DOCX, PPTX, XLSX, EPUB), unpacked",
-         f"{_extra.MAX_EXPANDED // mib} MiB, {_extra.MAX_MEMBERS:,} files"],
+         f"{_extra.MAX_EXPANDED // mib} MiB, {_extra.MAX_MEMBERS:,} files; over {_extra._SMALL // mib} MiB "
+         f"{_extra.MAX_RATIO} times its size"],
         ["archives in an archive", f"{zip.MAX_DEPTH} deep"],
         ["standard input", f"{sources._MAX_STDIN // mib} MiB"],
         ["a web page", f"{web.MAX_BYTES // mib} MiB, {web.SECONDS:.0f} s, {web.MAX_REDIRECTS} redirects"],

@@ -37,6 +37,7 @@ from nearest.contract import (
     Usage,
     VectorSpec,
     canonical_json,
+    token_counts,
 )
 from nearest.errors import (
     CollectionLocked,
@@ -243,8 +244,7 @@ def chunk_file(
             yield document
             continue
         chunks = cutter.chunk_document(document)
-        encoded = model.tokenizer.encode_batch_fast([c.embedded for c in chunks], add_special_tokens=False)
-        yield Cut(document, chunks, [len(e) for e in encoded])
+        yield Cut(document, chunks, token_counts(model.tokenizer, [c.embedded for c in chunks], special=False))
 
 
 def find_files(

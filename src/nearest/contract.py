@@ -1090,8 +1090,7 @@ class Embedder(ABC):
 
     def estimate(self, texts: Sequence[str], *, truncate: bool = False) -> Usage:
         """What `embed_documents` would use for these texts now; nothing is embedded. Equal texts count once."""
-        distinct = list(dict.fromkeys(texts))
-        tokens = sum(len(e) for e in self.tokenizer.encode_batch_fast(distinct)) if distinct else 0
+        tokens = sum(token_counts(self.tokenizer, list(dict.fromkeys(texts))))
         return Usage(len(texts), 0, 0, 0, tokens, tokens * (self.price or 0.0) / 1e6)
 
 
@@ -1275,6 +1274,18 @@ def spending(texts: Sequence[str]) -> contextlib.AbstractContextManager[None]:
     """What the budget of this block says to these texts (see `Spending`); nothing where there is none."""
     asked = _SPENDING.get()
     return contextlib.nullcontext() if asked is None else asked(texts)
+
+
+_ENCODED = 1024  # texts: an encoding is some 100 bytes a token, and nothing stops the library inside of a call
+
+
+def token_counts(tokenizer: Tokenizer, texts: Sequence[str], *, special: bool = True) -> list[int]:
+    """Tokens of each text; with the special ones that the model puts around it, or without."""
+    counts: list[int] = []
+    for first in range(0, len(texts), _ENCODED):
+        some = tokenizer.encode_batch_fast(texts[first : first + _ENCODED], add_special_tokens=special)
+        counts += map(len, some)
+    return counts
 
 
 def canonical_json(value: Any) -> str:

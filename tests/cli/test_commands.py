@@ -293,7 +293,7 @@ def test_chunk_of_what_cannot_be_cut(run: Run, tmp_path: Path) -> None:
 def test_a_dry_run_tells_what_would_be_done_and_does_nothing(run: Run, docs: Path) -> None:
     told = run("add", docs, "--dry-run")
     assert told.code == 0
-    assert "2 to embed, 0 unchanged, 0 unreadable" in told.out
+    assert "2 to embed, 0 unchanged, 0 failing" in told.out
     assert "Nothing was written." in told.out
     assert not Path(".nearest").exists()
     run("add", docs)
@@ -660,6 +660,11 @@ def test_info(run: Run) -> None:
     assert facts["store"]["memory_bytes"] is None
     assert "memory_bytes=not told by the database" in store
     assert f"disk_bytes={facts['store']['disk_bytes'] / 2**20:,.1f} MiB" in store
+
+
+def test_info_tells_numbers_that_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    show.facts({"usage": {"a": {"tokens": 12_345, "seconds": 0.5374578070041025}}, "failed": {}}, False)
+    assert "a=(tokens=12,345, seconds=0.5375)" in capsys.readouterr().out
 
 
 UNREACHABLE = ["qdrant", "weaviate", "milvus", "chroma", "postgresql"]

@@ -10,7 +10,7 @@ import pytest
 
 from nearest import embedders
 from nearest.embedders.sentence_transformers import untrained
-from nearest.errors import InvalidInput, MissingDependency, ModelError, TextTooLong
+from nearest.errors import InvalidInput, MissingDependency, ModelError, TextTooLong, UnsupportedError
 
 SPEC = "sentence-transformers:"
 installed = importlib.util.find_spec("sentence_transformers") is not None
@@ -56,6 +56,10 @@ def test_limits_prefixes_and_dimensions(folder: Path) -> None:
     row = short.embed_query("a")
     whole = plain.embed_query("a")[:128]
     assert np.allclose(row, whole / np.linalg.norm(whole), atol=1e-5)
+    assert "not known to be trained to be cut to 128" in short.note
+    assert plain.note == embedders.load(f"{SPEC}{folder}?dimensions=384").note == "", "that is its own"
+    with pytest.raises(UnsupportedError, match="vectors of 384 dimensions, not 385"):
+        embedders.load(f"{SPEC}{folder}?dimensions=385")
     assert len({plain.fingerprint, prefixed.fingerprint, short.fingerprint}) == 3
     assert embedders.load(f"{SPEC}{folder}").fingerprint == plain.fingerprint
 

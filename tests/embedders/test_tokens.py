@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nearest import chunkers
+from nearest.contract import token_counts
 from nearest.embedders import _tokens
 from nearest.errors import ModelError
 
@@ -25,7 +27,7 @@ COUNTED = {
 
 @pytest.mark.parametrize(("text", "tokens"), COUNTED.items())
 def test_it_counts_seldom_less_and_never_much_less(text: str, tokens: int) -> None:
-    (counted,) = _tokens.counts(_tokens.estimate(), [text])
+    (counted,) = token_counts(_tokens.estimate(), [text])
     assert 0.8 * tokens <= counted <= 2 * tokens
 
 
@@ -34,7 +36,7 @@ def test_a_cut_text_is_the_longest_beginning_that_fits(text: str, limit: int) ->
     tokenizer = _tokens.estimate()
     cut = _tokens.cut(tokenizer, text, limit)
     assert text.startswith(cut)
-    (whole,), (counted,) = _tokens.counts(tokenizer, [text]), _tokens.counts(tokenizer, [cut])
+    (whole,), (counted,) = token_counts(tokenizer, [text]), token_counts(tokenizer, [cut])
     assert cut == text if whole <= limit else counted >= 1
     # Pieces of several tokens (an emoji) are not torn, so the last may be over by those.
     assert counted <= limit + 3
@@ -43,24 +45,40 @@ def test_a_cut_text_is_the_longest_beginning_that_fits(text: str, limit: int) ->
 @given(st.text())
 def test_it_never_counts_less_for_more_text(text: str) -> None:
     tokenizer = _tokens.estimate()
-    assert _tokens.counts(tokenizer, [text])[0] <= _tokens.counts(tokenizer, [text + " more"])[0]
+    assert token_counts(tokenizer, [text])[0] <= token_counts(tokenizer, [text + " more"])[0]
 
 
 def test_chunks_hold_the_size_that_was_asked(shared_data: Path) -> None:
     text = (shared_data / "peps" / "files" / "pep-0008.rst").read_text()
     tokenizer = _tokens.estimate()
     chunks = chunkers.make("recursive:size=100", tokenizer).chunk(text)
-    assert max(_tokens.counts(tokenizer, [chunk.text for chunk in chunks])) <= 100
+    assert max(token_counts(tokenizer, [chunk.text for chunk in chunks])) <= 100
     assert len(chunks) > 50
 
 
 def test_a_tokenizer_that_is_named(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     _tokens.estimate().save(str(path))
-    assert _tokens.counts(_tokens.load(str(path)), ["one two"]) == [2]
-    assert _tokens.counts(_tokens.load(str(tmp_path)), ["one two"]) == [2]
+    assert token_counts(_tokens.load(str(path)), ["one two"]) == [2]
+    assert token_counts(_tokens.load(str(tmp_path)), ["one two"]) == [2]
     with pytest.raises(ModelError, match="there is no tokenizer"):
         _tokens.load(str(tmp_path / "other.json"))
     path.write_text("{}")
     with pytest.raises(ModelError, match="cannot load"):
         _tokens.load(str(path))
+
+
+def test_many_texts_are_counted_some_at_a_time() -> None:
+    """Encodings of a hundred megabytes would be gigabytes, and Ctrl-C would wait for them."""
+    most = 0
+    inner = _tokens.estimate()
+
+    class Counting:
+        def encode_batch_fast(self, texts: list[str], *, add_special_tokens: bool) -> Sequence[object]:
+            nonlocal most
+            most = max(most, len(texts))
+            return inner.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
+
+    texts = [("word " * (i % 7 + 1)).strip() for i in range(5000)]
+    assert token_counts(Counting(), texts) == [i % 7 + 1 for i in range(5000)]  # type: ignore[arg-type]
+    assert most <= 1024

@@ -12,6 +12,8 @@ import pytest
 import nearest
 from nearest import cli, embedders, errors
 from nearest.app import Collection
+from nearest.contract import Usage
+from nearest.ingest import files
 from tests.fakes import HashEmbedder, LineChunker
 
 
@@ -220,3 +222,54 @@ def test_a_file_that_cannot_be_read_is_bad_input_to_chunk(
     (tmp_path / "blob.txt").write_bytes(bytes(range(256)))
     assert cli.main(["chunk", str(tmp_path / "blob.txt")]) == cli.USAGE
     assert "binary" in capsys.readouterr().err
+
+
+def test_a_file_of_bad_rows_tells_of_some_and_counts_the_others(
+    kb: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CSV whose quote is never closed can be millions of them; what they were before stays all the same."""
+    monkeypatch.setattr(files, "MAX_FAILURES", 3)
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "a.jsonl").write_text("".join(f'{{"id": "r{i}", "text": "row {i}"}}\n' for i in range(20)))
+    (docs / "b.jsonl").write_text('{"id": "moved", "text": "of another file"}\n')
+    assert kb.add_files(docs).added == 21
+    (docs / "b.jsonl").write_text('{"id": "new", "text": "in its place"}\n')
+    rows = [*(f'{{"id": "r{i}", "text": 1}}\n' for i in range(20)), '{"id": "moved", "text": 1}\n']
+    (docs / "a.jsonl").write_text("".join([*rows, '{"id": "good", "text": "a good row"}\n']))
+    assert [failure.id for failure in kb.plan_files(docs).failed] == ["r0", "r1", "r2", "docs/a.jsonl"]
+    report = kb.add_files(docs)
+    assert [failure.id for failure in report.failed] == ["r0", "r1", "r2", "docs/a.jsonl"]
+    assert "18 more of its rows failed" in report.failed[-1].reason
+    assert (report.added, report.removed, kb.count()) == (2, 0, 23)
+
+
+def test_a_plan_foretells_what_is_over_the_models_limit(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "long.txt").write_text("many words of a long line " * 10 + "\nshort\n")
+    (docs / "short.txt").write_text("short\n")
+    (docs / "title.jsonl").write_text('{"id": "t", "text": "short", "about": "' + "many words " * 20 + '"}\n')
+    model = HashEmbedder(max_words=30)
+    with nearest.open(tmp_path / "kb", embedder=model, chunker=LineChunker(), vectors={"about": "about"}) as kb:
+        plan = kb.plan_files(docs)
+        assert [failure.id for failure in plan.failed] == ["docs/long.txt", "t"]
+        assert "60 tokens, and fake:hash takes 30" in plan.failed[0].reason
+        assert (plan.documents, plan.chunks) == (1, 1)
+        assert (kb.plan_files(docs, truncate=True).failed, kb.plan_files(docs, pool=True).failed) == ([], [])
+        report = kb.add_files(docs)
+        assert [failure.id for failure in report.failed] == [failure.id for failure in plan.failed]
+        assert (report.added, report.chunks) == (plan.documents, plan.chunks)
+
+
+def test_a_plan_is_refused_what_the_run_is_and_forgets_the_time_of_a_tiny_run(kb: Collection, docs: Path) -> None:
+    with pytest.raises(errors.InvalidInput, match="either truncated or pooled"):
+        kb.plan_files(docs, truncate=True, pool=True)
+    kb.ledger.used(1, kb.embedder.name, Usage(texts=1, tokens=5), 5_000.0)  # five tokens, and the model to load
+    seconds = kb.plan_files(docs).seconds
+    assert seconds is not None
+    assert seconds < 1_000
+    assert kb.plan_files(docs / "photo.png").seconds == 0, "nothing is to be embedded"
+    kb.ledger.used(2, kb.embedder.name, Usage(texts=1, tokens=9_995), 5_000.0)
+    plan = kb.plan_files(docs)
+    assert plan.seconds == plan.usage.tokens, "a second a token, as the runs had it"

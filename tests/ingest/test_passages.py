@@ -234,6 +234,19 @@ def test_near_duplicates_are_left_out_within_a_run_and_across_runs(tmp_path: Pat
         assert kb.get("c") == whole
 
 
+def test_a_copy_of_a_whole_document_is_kept_as_its_first_passage(tmp_path: Path) -> None:
+    text = line(1) + line(2) + line(3)
+    with open_kb(tmp_path) as kb:
+        report = kb.add([Document("a", text), Document("copy", text)], skip_duplicates=0.9)
+        assert [(d.id, d.of) for d in report.duplicates] == [("copy#1", "a#1"), ("copy#2", "a#2")]
+        assert (report.added, report.chunks, kb.count()) == (2, 4, 2)
+        assert kb.add([Document("copy", text)], skip_duplicates=0.9).unchanged == 1
+        kb.delete(["a"])
+        assert (kb.count(), [r.document_id for r in kb.scan()]) == (1, ["copy"])
+        assert kb.add([Document("copy", text)]).updated == 1
+        assert kb.get("copy") == Document("copy", text)
+
+
 def test_a_document_is_no_duplicate_of_its_former_version(tmp_path: Path) -> None:
     with open_kb(tmp_path) as kb:
         kb.add([Document("a", line(1) + line(2))], skip_duplicates=0.9)

@@ -144,6 +144,14 @@ def test_a_short_page_is_read_without_its_menu(tmp_path: Path) -> None:
     assert "Menu entry 7" in one(tmp_path / "a.html", f"<html><body>{menu}</body></html>").text, "there is no other"
 
 
+def test_html_that_is_nested_deeply_loses_nothing(tmp_path: Path) -> None:
+    """libxml2 stops at 256 levels unless told otherwise, and what comes after would be lost without a word."""
+    page = "<p>before</p>" + "<font>" * 600 + "<p>inside</p>" + "<p>after</p>"  # never closed, as old pages have it
+    assert one(tmp_path / "a.html", page).text.split() == ["before", "inside", "after"]
+    with pytest.raises(Unreadable, match="nested too deeply"):
+        one(tmp_path / "a.html", page.replace("<p>inside", "<div>" * 200_000 + "<p>inside"))
+
+
 def test_html_in_the_encoding_that_it_declares(tmp_path: Path) -> None:
     page = '<html><head><meta charset="{}"></head><body><p>Привет, как дела?</p></body></html>'
     for encoding in ("koi8-r", "cp1251", "utf-8"):
@@ -592,6 +600,13 @@ def test_zip_bombs(tmp_path: Path) -> None:
     path.write_bytes(pack({f"{i}.txt": b"" for i in range(_extra.MAX_MEMBERS + 1)}))
     with pytest.raises(Unreadable, match="holds 20,001 files"):
         read(path)
+    within_limits = pack({f"{i}.txt": b"0" * 10_000_000 for i in range(7)})  # 66 MiB in 68 KB
+    path.write_bytes(pack({"inner.zip": within_limits, "good.txt": b"text"}))
+    good, bomb = read(path)
+    assert (good.id, bomb.id) == ("a.zip/good.txt", "a.zip/inner.zip")
+    assert "over 100 times its size, 66 MiB" in getattr(bomb, "reason", "")
+    path.write_bytes(pack({"a.txt": b"0" * 60_000_000}))
+    assert isinstance(read(path)[0], Document), "what is small is not asked"
 
 
 def declaring(archive: bytes, size: int) -> bytes:

@@ -134,7 +134,11 @@ def add(
         float | None, typer.Option(metavar="DOLLARS", help="Most dollars of embedding; it stops before it costs more.")
     ] = None,
     skip_duplicates: Annotated[
-        float | None, typer.Option(metavar="X", help="Leave out passages that resemble others so much (0.9, say).")
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Leave out passages that resemble others so much (0.9, say); the first of each document stays.",
+        ),
     ] = None,
     detect_language: Annotated[
         bool, typer.Option("--detect-language", help="Tell each passage's language (_chunk.facts.language).")

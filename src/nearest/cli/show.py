@@ -245,7 +245,7 @@ def plan(collection: str, plan: _Plan, json_wanted: bool) -> None:
     if plan.budget is not None:
         cost += f"; {'may be over' if about and plan.over else 'over' if plan.over else 'within'} the budget of "
         cost += f"${plan.budget:,.4f}"
-    documents = f"{plan.documents:,} to embed, {plan.unchanged:,} unchanged, {len(plan.failed):,} unreadable"
+    documents = f"{plan.documents:,} to embed, {plan.unchanged:,} unchanged, {len(plan.failed):,} failing"
     chunks = f"{cuts}{plan.chunks:,}"
     if plan.duplicates:
         chunks += f", and {cuts}{_plural(plan.duplicates, 'near-duplicate')} left out"
@@ -531,6 +531,8 @@ def _fact(name: str, value: Any) -> str:
         return "not told by the database"
     if name.endswith("_bytes"):
         return f"{value / 2**20:,.1f} MiB"
+    if isinstance(value, float):
+        return f"{round(value, 4):,}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
@@ -605,8 +607,7 @@ def evaluation(
         for mode in modes:
             each_query.add_column(mode, justify="right", no_wrap=True)
         for query in next(iter(modes.values()), {}):
-            values = (f"{modes[mode][query][measure]:.4f}" for mode in modes)
-            each_query.add_row(Text(_clean(query)), *values)
+            each_query.add_row(Text(_clean(query)), *(f"{each[query][measure]:.4f}" for each in modes.values()))
         wide.print(each_query)
     for name, value in evaluation.settings.items():
         if name != "k":

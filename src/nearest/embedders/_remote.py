@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from nearest import remote
-from nearest.contract import Embedder, Float32, Usage, canonical_json
+from nearest.contract import Embedder, Float32, Usage, canonical_json, token_counts
 from nearest.embedders import _registry, _tokens, named
 from nearest.embedders._batching import Answer, Limits, Sender
 from nearest.errors import (
@@ -207,7 +207,7 @@ class RemoteEmbedder(Embedder):
     def _fitting(self, texts: list[str], truncate: bool, failed: dict[int, NearestError]) -> list[tuple[int, str, int]]:
         """What is to be sent: number, text and tokens of each; those over the limit are cut, or failed."""
         sent = []
-        for i, (text, size) in enumerate(zip(texts, _tokens.counts(self.tokenizer, texts), strict=True)):
+        for i, (text, size) in enumerate(zip(texts, token_counts(self.tokenizer, texts), strict=True)):
             if size > self.max_tokens and truncate:
                 text, size = _tokens.cut(self.tokenizer, text, self.max_tokens), self.max_tokens
                 with self._lock:
@@ -225,7 +225,7 @@ class RemoteEmbedder(Embedder):
             self.truncated += len(_tokens.cut(self.tokenizer, text, self.max_tokens - 1)) == len(text)
         for _ in range(6):
             text = text[: len(text) * 3 // 4]
-            outcome = self._sender(kind).send([text], _tokens.counts(self.tokenizer, [text]))
+            outcome = self._sender(kind).send([text], token_counts(self.tokenizer, [text]))
             if outcome.vectors:
                 return outcome.vectors[0], None
             error = outcome.failed[0]
@@ -237,7 +237,7 @@ class RemoteEmbedder(Embedder):
         hint = "; name the model's tokenizer (tokenizer=...) for an exact count" if tokens.startswith("about") else ""
         return TextTooLong(
             f"the text has {tokens} tokens, and {self.name} takes {self.max_tokens}; split it into chunks, or pass "
-            f"truncate=True to embed its beginning alone{hint}",
+            f"truncate=True (--truncate) to embed its beginning alone{hint}",
             limit=self.max_tokens,
         )
 
@@ -285,7 +285,7 @@ class RemoteEmbedder(Embedder):
             raise known from None  # the client's own message may hold a part of the key
         tokens = answer.tokens
         if tokens is None:
-            tokens = sum(_tokens.counts(self.tokenizer, texts))
+            tokens = sum(token_counts(self.tokenizer, texts))
         with self._lock:
             self.usage += Usage(tokens=tokens, dollars=tokens * (self.price or 0.0) / 1e6)
         if len(answer.vectors) != len(texts):

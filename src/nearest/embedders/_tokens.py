@@ -80,11 +80,6 @@ def load(place: str) -> Tokenizer:
     return tokenizer
 
 
-def counts(tokenizer: Tokenizer, texts: list[str]) -> list[int]:
-    """Tokens of each text, special ones included."""
-    return [len(encoding) for encoding in tokenizer.encode_batch_fast(texts)]
-
-
 def cut(tokenizer: Tokenizer, text: str, limit: int) -> str:
     """The longest beginning of a text that has at most so many tokens, special ones included."""
     encoding = tokenizer.encode(text)

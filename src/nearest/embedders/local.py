@@ -214,7 +214,7 @@ class LocalEmbedder(Embedder):
                     which = "the query" if first is None else f"text {first + i}"
                     raise TextTooLong(
                         f"{which} has {len(ids)} tokens, and {self.name} takes {self.max_tokens}; "
-                        "split it into chunks, or pass truncate=True to embed its beginning alone",
+                        "split it into chunks, or pass truncate=True (--truncate) to embed its beginning alone",
                         index=(first or 0) + i,
                         tokens=len(ids),
                         limit=self.max_tokens,

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nearest.contract import Embedder, Float32, Usage, canonical_json
+from nearest.contract import Embedder, Float32, Usage, canonical_json, token_counts
 from nearest.embedders import _registry, named
 from nearest.embedders._remote import check_texts
-from nearest.errors import InvalidInput, ModelError, TextTooLong
+from nearest.errors import InvalidInput, ModelError, TextTooLong, UnsupportedError
 from nearest.remote import client
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def load(
     trained for it, the embedder's `note` does. The prefixes are the
     model's own prompts unless given, or its family's where it has none, as in `local`. device: `cpu`, `cuda`,
     `mps`; the best there is by default. batch: texts at once.
-    Raises ModelError where the model cannot be loaded, MissingDependency, InvalidInput.
+    Raises ModelError where the model cannot be loaded, MissingDependency, InvalidInput, and UnsupportedError
+    for more dimensions than the model has.
     """
     if (dimensions is not None and dimensions < 1) or batch < 1:
         raise InvalidInput("dimensions and batch must be at least 1")
@@ -91,7 +92,11 @@ class SentenceTransformersEmbedder(Embedder):
         self.prefixes = _registry.prefixes(
             name.partition(":")[2].partition("?")[0], model.prompts or {}, query_prefix, document_prefix
         )
-        whole = max((getattr(part, "word_embedding_dimension", None) or 0 for part in model), default=0)
+        # That of the last part that has one, as the library tells its own, but before it is cut.
+        sizes = (getattr(part, "get_embedding_dimension", None) for part in reversed(list(model)))
+        whole = next((int(size() or 0) for size in sizes if size is not None), 0)
+        if dimensions is not None and 0 < whole < dimensions:  # the library would take it for the whole
+            raise UnsupportedError(f"{name}: the model gives vectors of {whole} dimensions, not {dimensions}")
         shortened = untrained(name.partition(":")[2].partition("?")[0], dimensions, whole)
         self.note = "; ".join(filter(None, (self.prefixes.note, shortened)))
         self._prefixes = {"query": self.prefixes.query, "document": self.prefixes.document}
@@ -126,12 +131,12 @@ class SentenceTransformersEmbedder(Embedder):
         if not len(texts):
             return np.empty((0, self.dimension), np.float32)
         whole = [self._prefixes[kind] + text for text in texts]
-        lengths = [len(encoding) for encoding in self.tokenizer.encode_batch_fast(whole)]
+        lengths = token_counts(self.tokenizer, whole)
         over = [i for i, length in enumerate(lengths) if length > self.max_tokens]
         if over and not truncate:
             raise TextTooLong(
                 f"text {over[0]} has {lengths[over[0]]} tokens, and {self.name} takes {self.max_tokens}; split it into "
-                "chunks, or pass truncate=True to embed its beginning alone",
+                "chunks, or pass truncate=True (--truncate) to embed its beginning alone",
                 index=over[0], tokens=lengths[over[0]], limit=self.max_tokens,
             )  # fmt: skip
         with self._lock:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # Files begun before their turn: those that are read in other processes are ready when it comes.
 _AHEAD = 64
 _FETCHES = 8  # files brought over the network at once
+MAX_FAILURES = 1_000  # of one file that are told one by one
 
 _NAMES = "names"  # a setting: names of origins that are not their files' own, see `sources.tell_apart`
 
@@ -171,27 +172,61 @@ def _read(
         for item, reader, results in begun:
             content_type = reader.content_type if reader else ""
             failed = False
+            failures = _Failures(ledger, run)
             try:
                 for result in results:
                     if isinstance(result, Failure):
                         failed = True
-                        yield Tagged(result, origin, item.id)
+                        if failures.told(result.id):
+                            yield Tagged(result, origin, item.id)
                     elif (other := _other(given, result.id, item.id) if len(source.items) > 1 else None) is not None:
                         # All of the file was seen nevertheless: it is not `failed`, and what is gone from it goes.
                         reason = (
                             f'the id "{result.id}" is also in {other}; give the rows ids that no other file has, or '
                             "rename the column, so that the file and the line are the id"
                         )
-                        yield Tagged(Failure(f"{item.id}#{result.id}", reason), origin, item.id)
+                        if failures.told(f"{item.id}#{result.id}"):
+                            yield Tagged(Failure(f"{item.id}#{result.id}", reason), origin, item.id)
                     else:
                         metadata = {"content_type": content_type, **result.metadata}
                         yield Tagged(replace(result, metadata=metadata), origin, item.id, _modified(item))
             except NearestError as error:
                 failed = True
                 yield Tagged(Failure(item.id, str(error)), origin, item.id)
+            if more := failures.finish():
+                reason = f"{more:,} more of its rows failed; the {MAX_FAILURES:,} before them are told one by one"
+                yield Tagged(Failure(item.id, reason), origin, item.id)
             profile.read_ahead += reader.elsewhere if reader else 0.0
             if failed:
                 ledger.saw_source(origin, item.id, run)  # not all of it was seen, so nothing of it is gone
+
+
+class _Failures:
+    """Of one file: after so many they are counted alone, or a damaged file of a million rows would fill the report."""
+
+    def __init__(self, ledger: Ledger, run: int) -> None:
+        self._ledger, self._run = ledger, run
+        self._count = 0
+        self._ids: list[str] = []
+
+    def told(self, document_id: str) -> bool:
+        """Whether this one is told; of the others what they were before stays as well."""
+        self._count += 1
+        if self._count > MAX_FAILURES:
+            self._ids.append(document_id.encode(errors="backslashreplace").decode())
+            if len(self._ids) == MAX_FAILURES:
+                self._saw()
+        return self._count <= MAX_FAILURES
+
+    def finish(self) -> int:
+        """How many were not told."""
+        self._saw()
+        return max(0, self._count - MAX_FAILURES)
+
+    def _saw(self) -> None:
+        if self._ids:
+            self._ledger.saw(self._ids, self._run)
+            self._ids = []
 
 
 def _modified(item: Item) -> str | None:

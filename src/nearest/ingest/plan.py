@@ -24,6 +24,7 @@ from nearest.contract import (
     Usage,
     check_document,
     check_fields,
+    token_counts,
 )
 from nearest.errors import InvalidDocument, InvalidInput, UnsupportedError
 from nearest.ingest.duplicates import Duplicates
@@ -33,6 +34,7 @@ from nearest.ingest.write import (
     Report,
     Tagged,
     Writer,
+    check_long,
     content_hash,
     embedded,
     taken,
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
 
 
 _SAMPLE = 32  # texts
+_ENOUGH = 10_000  # tokens; the time of fewer is that of loading the model
+_SPECIAL = 16  # tokens that models put around a text, and more
 
 
 @dataclass(slots=True)
@@ -187,14 +191,18 @@ class Planner:
         progress: Callable[[Any], None] | None = None,
         run: int | None = None,
     ) -> Report:
+        check_long(truncate, pool)
         salt = self._writer.salt(pool)
         for window in windows(documents):
-            self._window(window, salt, truncate)
+            self._window(window, salt, truncate, truncate or pool)
         plan = self.plan
-        before = self._ledger.usage().get(self._embedder.name)
-        if before and before["tokens"] and before["seconds"]:
+        before = self._ledger.usage().get(self._embedder.name) or {"tokens": 0, "seconds": 0}
+        free = not self._embedder.remote and self._embedder.price == 0 and self._sample
+        if not plan.usage.tokens:
+            plan.seconds = 0.0
+        elif before["tokens"] and before["seconds"] and not (free and before["tokens"] < _ENOUGH):
             plan.seconds = plan.usage.tokens / (before["tokens"] / before["seconds"])
-        elif not self._embedder.remote and self._embedder.price == 0 and self._sample:
+        elif free:
             plan.seconds = plan.usage.tokens * self._seconds_a_token()
         if self._late is not None and self._sample and plan.seconds is not None:
             plan.seconds += plan.chunks * _seconds_each(self._late.token_vectors, self._sample)
@@ -206,10 +214,11 @@ class Planner:
     def _seconds_a_token(self) -> float:
         """Measured on some of the texts: a model that costs nothing can be asked."""
         each = _seconds_each(lambda texts: self._embedder.embed_documents(texts, truncate=True), self._sample)
-        tokens = sum(len(e) for e in self._embedder.tokenizer.encode_batch_fast(self._sample))
+        tokens = sum(token_counts(self._embedder.tokenizer, self._sample))
         return each * len(self._sample) / max(tokens, 1)
 
-    def _window(self, window: Sequence[Tagged], salt: str, truncate: bool) -> None:
+    def _window(self, window: Sequence[Tagged], salt: str, truncate: bool, cut: bool) -> None:
+        """cut: what is over the model's limit is no failure."""
         plan = self.plan
         checked: list[tuple[Document, Tagged]] = []
         for tagged in window:
@@ -239,15 +248,36 @@ class Planner:
                     self._duplicates.know(self._writer.records())
                 chunks, left_out = self._duplicates.without(document.id, chunks)
                 plan.duplicates += len(left_out)
+            texts = [*(chunk.embedded for chunk in chunks), *embedded(self._writer.vectors, document).values()]
+            if not cut and (reason := self._too_long(texts, len(chunks))):
+                plan.failed.append(Failure(document.id, reason))
+                continue
             plan.documents += 1
             plan.chunks += len(chunks)
-            asked += [chunk.embedded for chunk in chunks]
-            asked += embedded(self._writer.vectors, document).values()
+            asked += texts
         self._count(asked, truncate)
         if self._sentences is not None:
             sentences, self._sentences.texts = self._sentences.texts, []
             plan.sentences = (plan.sentences or 0) + len(sentences)
             plan.usage += self._embedder.estimate(sentences, truncate=truncate)
+
+    def _too_long(self, texts: list[str], chunks: int) -> str:
+        """Why the model will refuse a document, the first of whose texts are its chunks; nothing if it will not.
+
+        Prefixes that the model puts before texts are not counted, and where tokens are estimated nothing is told.
+        """
+        limit = self._embedder.max_tokens
+        if self._embedder.estimated:
+            return ""
+        size = self._chunker.settings.get("size")
+        first = chunks if isinstance(size, int) and size + _SPECIAL <= limit else 0  # those keep within it
+        for tokens in token_counts(self._embedder.tokenizer, texts[first:]):
+            if tokens > limit:
+                return (
+                    f"a text of it has {tokens} tokens, and {self._embedder.name} takes {limit}; cut it smaller "
+                    "(--chunker), or add it with --truncate or --pool"
+                )
+        return ""
 
     def _count(self, texts: list[str], truncate: bool) -> None:
         keys = dict(zip(map(text_key, texts), texts, strict=True))
@@ -280,6 +310,9 @@ class Planner:
         pass
 
     def clear_failures(self, origin: str | None) -> None:
+        pass
+
+    def saw(self, ids: Sequence[str], run: int) -> None:
         pass
 
     def saw_source(self, origin: str, source: str, run: int) -> None:

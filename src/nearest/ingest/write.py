@@ -234,8 +234,7 @@ class Writer:
         included, is in `report.failed`: nothing of it is kept, an older version stays, and the others go on.
         Other errors of the store or the ledger stop the run, and what was committed before stays.
         """
-        if truncate and pool:
-            raise InvalidInput("a text over the model's limit is either truncated or pooled; ask for one of them")
+        check_long(truncate, pool)
         with self._ledger.writing():
             self._recover()
             run = run or self._ledger.next_run()
@@ -754,6 +753,12 @@ class _Run:
                 if change.document_id in refused:
                     self._fail(change.document_id, refused[change.document_id], change.origin)
             self._tell("indexing")
+
+
+def check_long(truncate: bool, pool: bool) -> None:
+    """Raises InvalidInput for both."""
+    if truncate and pool:
+        raise InvalidInput("a text over the model's limit is either truncated or pooled; ask for one of them")
 
 
 def content_hash(document: Document, salt: str) -> str:

@@ -15,6 +15,10 @@ from nearest.readers import _decode
 
 MAX_EXPANDED = 1 << 30  # bytes of all members of an archive
 MAX_MEMBERS = 20_000
+# Times the size of an archive that it may expand to; what is small is not asked. Text seldom comes to 20, tables of
+# a spreadsheet to 50; DEFLATE ends at 1,032, and members that lie over one another go beyond.
+MAX_RATIO = 100
+_SMALL = 64 << 20
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -70,7 +74,7 @@ def check_size(path: Path) -> None:
 
 @contextmanager
 def archive(path: Path, limit: int = MAX_EXPANDED) -> Iterator[zipfile.ZipFile]:
-    """A ZIP file that may be unpacked, to `limit` bytes; raises Unreadable for one that expands beyond, or is none."""
+    """A ZIP file that may be unpacked; raises Unreadable for one that expands beyond `limit` bytes or MAX_RATIO."""
     with _decode.opened(path) as file:
         if not file.read(1):
             raise Unreadable("is empty")
@@ -80,8 +84,14 @@ def archive(path: Path, limit: int = MAX_EXPANDED) -> Iterator[zipfile.ZipFile]:
             if len(members) > MAX_MEMBERS:
                 raise Unreadable(f"holds {len(members):,} files, over {MAX_MEMBERS:,}; split it")
             # zipfile gives no more than is declared, so this bounds what comes out.
-            if sum(member.file_size for member in members) > limit:
+            expanded = sum(member.file_size for member in members)
+            if expanded > limit:
                 raise Unreadable(f"expands to more than {MAX_EXPANDED >> 20} MiB; unpack it, or split it")
+            if expanded > max(MAX_RATIO * path.stat().st_size, _SMALL):
+                raise Unreadable(
+                    f"expands to over {MAX_RATIO} times its size, {expanded >> 20} MiB, as a bomb does; "
+                    "if that is what you want, unpack it first"
+                )
             yield opened
     except zipfile.BadZipFile as error:
         raise Unreadable(f"is damaged, or not what its name says: {error}") from None

@@ -86,7 +86,10 @@ def parse(text: str) -> Any:
         from lxml import etree, html  # type: ignore[import-untyped]
 
     try:
-        return html.document_fromstring(_XML.sub("", text, count=1), parser=html.HTMLParser(no_network=True))
+        # Without `huge_tree` all after the 256th level would be lost, and nothing said; the worker's limits hold.
+        return html.document_fromstring(
+            _XML.sub("", text, count=1), parser=html.HTMLParser(no_network=True, huge_tree=True)
+        )
     except etree.ParserError as error:
         raise Unreadable(f"has no content: {error}") from None
 
