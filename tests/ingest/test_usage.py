@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,21 @@ def test_what_cannot_be_remembered_is_embedded_again(
         full.put({key: row})
     assert 1 <= len(full.get(list(some))) <= 10
     assert caplog.text.count("disk is full") == 1
+
+
+def test_the_last_of_the_disk_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    some = {bytes([i]): np.full(4, i, np.float32) for i in range(100)}
+    kept = vectors.Vectors(in_memory=160)
+    kept.put(some)
+    assert len(kept.get(list(some))) == 100
+    assert list(tmp_path.iterdir()) == []  # nobody has to clear it away
+    monkeypatch.setattr(vectors, "_SPARE", 2**80)
+    kept.put({bytes([i, i]): np.zeros(4, np.float32) for i in range(100)})
+    assert len(kept.get(list(some))) == 50  # those that were written before
+    assert caplog.text.count("MiB free") == 1
 
 
 @pytest.mark.parametrize("pool", [False, True])

@@ -1,16 +1,20 @@
 """The vectors of a command's texts, so that equal texts are embedded once: the last in memory, the others on disk.
 
-The disk's part is a temporary file of SQLite's own, which nobody else sees and which goes with the process however it
-ends. It takes as much room as the vectors do, in $SQLITE_TMPDIR, $TMPDIR or /var/tmp. Where it cannot be written,
-equal texts far apart are embedded again: that is logged, and costs nothing else.
+The disk's part is a temporary file (in $TMPDIR) without a name, so that it goes with the process however it ends. It
+takes as much room as the vectors do, but never the last of it. Where there is none, equal texts far apart are embedded
+again: that is logged, and costs nothing else.
 """
 
 from __future__ import annotations
 
 import logging
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +24,7 @@ _log = logging.getLogger("nearest")
 _IN_MEMORY = 32_000_000  # bytes of vectors
 _PAGES = 16_000  # KiB that SQLite keeps
 _AT_ONCE = 500  # keys in one question
+_SPARE = 2**30  # bytes of the disk that are left alone
 
 
 class Vectors:
@@ -56,19 +61,25 @@ class Vectors:
             del self._last[key]
         if self._full:
             return
+        if shutil.disk_usage(folder := tempfile.gettempdir()).free < _SPARE:
+            self._stop(f"{folder} has less than {_SPARE >> 20} MiB free")
+            return
         try:
             if self._file is None:
                 self._file = _opened()
             with self._file:
                 rows = ((key, np.asarray(row, np.float32).tobytes()) for key, row in old)
                 self._file.executemany("insert or replace into vectors values (?, ?)", rows)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self._failed(error)
 
-    def _failed(self, error: sqlite3.Error) -> None:
-        self._full = True  # and without a journal nothing in it is to be trusted any more
-        self._drop()
-        _log.warning("equal texts that are far apart are embedded again: they cannot be remembered (%s)", error)
+    def _failed(self, error: Exception) -> None:
+        self._drop()  # without a journal nothing in it is to be trusted any more
+        self._stop(str(error))
+
+    def _stop(self, why: str) -> None:
+        self._full = True
+        _log.warning("equal texts that are far apart are embedded again: they cannot be remembered (%s)", why)
 
     def close(self) -> None:
         self._last.clear()
@@ -85,9 +96,15 @@ class Vectors:
 
 
 def _opened() -> sqlite3.Connection:
-    file = sqlite3.connect("", check_same_thread=False)  # no name: a temporary file, deleted as soon as it is open
-    file.execute("pragma journal_mode = off")
-    file.execute("pragma synchronous = off")
-    file.execute(f"pragma cache_size = -{_PAGES}")
-    file.execute("create table vectors (key blob primary key, value blob) without rowid")
+    with tempfile.NamedTemporaryFile(prefix="nearest-", delete=False) as made:
+        path = Path(made.name)
+    try:
+        file = sqlite3.connect(path, check_same_thread=False)
+        file.execute("pragma journal_mode = off")
+        file.execute("pragma synchronous = off")
+        file.execute(f"pragma cache_size = -{_PAGES}")
+        file.execute("create table vectors (key blob primary key, value blob) without rowid")
+    finally:
+        with suppress(OSError):  # where an open file keeps its name
+            path.unlink()
     return file
