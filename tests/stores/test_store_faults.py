@@ -12,10 +12,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 from urllib.parse import quote
 
-import grpc  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 
@@ -23,6 +22,7 @@ import nearest
 from nearest.contract import Dense, Query, Schema, VectorSpec
 from nearest.errors import ConnectionFailed
 from nearest.layers.retry import Retry
+from nearest.stores._grpc import Reach
 from tests.stores import faults
 from tests.stores.postgres import Postgres, postgres  # noqa: F401 -- a fixture
 from tests.stores.proxy import Proxy, Server, Speaks
@@ -131,17 +131,14 @@ def over_grpc(request: pytest.FixtureRequest) -> Iterator[tuple[int, str]]:
 
 
 @pytest.mark.filterwarnings("ignore:Local mode")
-def test_a_server_that_is_back_is_soon_found_over_grpc(
-    over_grpc: tuple[int, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_is_back_is_soon_found_over_grpc(over_grpc: tuple[int, str]) -> None:
     """Left to itself gRPC tries again after a second, then more and more seldom, and fails all calls between.
 
     And it looks only every 5 s whether it is time, unless somebody waits, or serves, as our doubles do.
     """
     port, url = over_grpc
-    waited = Mock(wraps=grpc.channel_ready_future)
-    monkeypatch.setattr(grpc, "channel_ready_future", waited)
     with (
+        patch.object(Reach, "_wait", autospec=True, side_effect=Reach._wait) as waited,
         nearest.connect(url.format(port), Schema({"dense": VectorSpec(4)})),
         Proxy(port) as proxy,
         nearest.connect(url.format(proxy.port)) as store,

@@ -7,20 +7,25 @@ refused at once does not, or else every 5 s.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any
 
 RECONNECT = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 2_000}
 """Options of a channel."""
+_PATIENCE = 60.0  # seconds
 
 
 class Reach:
-    """Waits for a channel to be ready, in a thread of gRPC's that ends then, or when the channel is closed."""
+    """Has a channel look for its server: by a call that waits for it, which ends then, or when the channel is closed.
+
+    The call is of gRPC's health check; that few servers have it does not matter.
+    """
 
     def __init__(self, channel: Any) -> None:
-        self._channel = channel
+        self._ask = channel.unary_unary("/grpc.health.v1.Health/Check")
         self._mutex = threading.Lock()
-        self._ready: Any = None
+        self._waiting: threading.Thread | None = None
 
     def after(self, call: Any) -> None:
         """What a call ended with, if that is that the server is away, begins it. call: has a `code()`."""
@@ -28,8 +33,15 @@ class Reach:
 
         if call.code() is grpc.StatusCode.UNAVAILABLE:
             with self._mutex:
-                if self._ready is None or self._ready.done():
-                    self._ready = grpc.channel_ready_future(self._channel)
+                if self._waiting is None or not self._waiting.is_alive():
+                    self._waiting = threading.Thread(target=self._wait, daemon=True)
+                    self._waiting.start()
+
+    def _wait(self) -> None:
+        import grpc
+
+        with contextlib.suppress(grpc.RpcError, ValueError):  # the latter of a channel that was closed
+            self._ask(b"", timeout=_PATIENCE, wait_for_ready=True)
 
 
 def reaching(channel: Any) -> Any:
