@@ -168,6 +168,11 @@ def test_the_index_and_its_quantization_are_fixed_with_the_collection(run: Run, 
     for wrong in (["--index", "fast"], ["--quantization", "half"], ["--index", "m=x"], ["--index", "n=3"]):
         assert run("add", docs, "-c", "other", *wrong).code == 2
     assert not Path("other").exists()
+    said = run("add", docs, "-c", "other", "--index", "n=3").err
+    named = dict(re.findall(r"(\w+)=([\d.]+|true|false)", said.partition("give a profile")[2]))
+    usual = IndexParams()
+    assert (int(named["m"]), int(named["ef_construct"]), int(named["ef"])) == (usual.m, usual.ef_construct, usual.ef)
+    assert (float(named["oversampling"]), named["rescore"] == "true") == (usual.oversampling, usual.rescore)
 
 
 def test_standard_input_is_a_file_of_the_name_given(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
